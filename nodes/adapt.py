@@ -1,0 +1,159 @@
+"""The seam between ComfyUI and the method: a MODEL as process and predictor, CONDITIONING as tensors, weights."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sample
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ..sid_core.data import Cond
+from ..sid_core.process import VE, VP, Flow
+from ..sid_core.sampling import step_times
+from ..sid_core.student import StudentInfo, base_signature
+
+STUDENT_INFO = "sid_student"
+NETWORK = "diffusion_model."
+
+
+def process_of(model: ModelPatcher) -> VP | Flow:
+    """The forward diffusion a MODEL was trained on. Raises ValueError for kinds that SiD has no formula for."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.CONST):
+        return Flow()
+    if isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete) and isinstance(
+        sampling, comfy.model_sampling.EPS | comfy.model_sampling.V_PREDICTION
+    ):
+        # The host keeps sigma = σ_t/α_t alone, so ᾱ = 1/(1+sigma²).
+        alphas_cumprod = 1 / (1 + sampling.sigmas.detach().clone().double().cpu() ** 2)
+        velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
+        return VP(alphas_cumprod, "v" if velocity else "eps")
+    kinds = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-2])
+    raise ValueError(
+        f"this MODEL samples as {kinds}; expected an eps- or v-prediction model (SD1.5, SD2, SDXL) or a flow model "
+        "(SD3, Flux). Remove ModelSampling… nodes before this one, or use another model."
+    )
+
+
+def sampler_process(model_sampling: object) -> VE | Flow:
+    """The same diffusion as the host's samplers run it, with sigma as time."""
+    return Flow() if isinstance(model_sampling, comfy.model_sampling.CONST) else VE()
+
+
+def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
+    """SIGMAS of an N-step student: (N+1,), descending, the last one 0."""
+    process = process_of(model)
+    times = step_times(steps, process=process, t_init=t_init)
+    alpha, sigma = process.coefficients(times)
+    ratio = sigma if isinstance(process, Flow) else sigma / alpha
+    return torch.cat([ratio, ratio.new_zeros(1)]).float()
+
+
+def student_info(model: ModelPatcher) -> StudentInfo | None:
+    """How the student on this wire says it is to be run, or None for any other MODEL."""
+    return model.get_attachment(STUDENT_INFO)
+
+
+def signature_of(model: ModelPatcher) -> str:
+    """The architecture of a MODEL, see `base_signature`."""
+    network = model.model.diffusion_model
+    return base_signature(type(model.model.model_config).__name__, network.state_dict())
+
+
+def as_student(model: ModelPatcher, weights: dict[str, Tensor], info: StudentInfo) -> ModelPatcher:
+    """A clone of the base MODEL that has `weights` (of its diffusion model) while it is loaded, and says `info`."""
+    student = model.clone()
+    student.add_patches({NETWORK + key: ("set", (weight,)) for key, weight in weights.items()})
+    student.set_attachments(STUDENT_INFO, info)
+    return student
+
+
+def patched_weights(model: ModelPatcher, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A copy of the diffusion model's weights with all patches of this MODEL in them, as {name: weight}, on the CPU."""
+    comfy.model_management.load_models_gpu([model], force_patch_weights=True, force_full_load=True)
+    weights = model.model.diffusion_model.state_dict()
+    return {key: weight.detach().to("cpu", dtype, copy=True) for key, weight in weights.items()}
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Leave the inference mode that nodes run in. Tensors from outside must be cloned before they are trained on."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def own_copy(model: ModelPatcher, dtype: torch.dtype | None = None) -> nn.Module:
+    """A BaseModel like the MODEL's with a diffusion model of its own, on the compute device, patches included.
+
+    Call it inside `training()`. Everything but the network is shared with the MODEL. dtype: of weights and compute.
+    """
+    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    base = model.model
+    network = copy.deepcopy(base.diffusion_model).to(model.load_device)
+    mine = copy.copy(base)
+    # The host's loading state belongs to the MODEL this was copied from.
+    mine.__dict__ = {key: value for key, value in mine.__dict__.items() if not key.startswith("dynamic_")}
+    mine.__dict__ |= {"current_patcher": None, "model_loaded_weight_memory": 0, "_modules": dict(base._modules)}
+    mine.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(model.load_device)
+    for tensors in (network, mine.model_sampling):
+        for module in tensors.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = buffer.clone()
+    if dtype is not None:
+        network.to(dtype)
+        network.dtype, mine.manual_cast_dtype = dtype, None
+    mine.diffusion_model = network
+    return mine
+
+
+def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Tensor, Cond], Tensor]:
+    """predict(x_t, t, cond) → clean prediction in float32, in the method's own scale and times."""
+
+    def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        alpha, sigma = (c.to(x_t.device, torch.float32) for c in process.coefficients(t))
+        if isinstance(process, VP):
+            x_t, sigma = x_t / alpha.view(-1, *[1] * (x_t.ndim - 1)), sigma / alpha
+        return base_model.apply_model(x_t, sigma, transformer_options={}, **cond)
+
+    return predict
+
+
+def conditioning_tensors(model: ModelPatcher, conditioning: list, latent: Tensor) -> Cond:
+    """A CONDITIONING as the keyword tensors (1, …) of its network. latent: (B, C, …), for models that look at its size.
+
+    Raises ValueError for what training can't honour: several entries, areas, masks, control, hooks, timestep ranges.
+    """
+    unusable = {"area", "mask", "control", "hooks", "gligen", "start_percent", "end_percent", "concat_latent_image"}
+    if len(conditioning) != 1 or (found := unusable & conditioning[0][1].keys()):
+        what = f"{len(conditioning)} entries" if len(conditioning) != 1 else ", ".join(sorted(found))
+        raise ValueError(
+            f"the conditioning has {what}; distillation needs one plain prompt. Connect a CLIPTextEncode directly."
+        )
+    context, extra = conditioning[0]
+    scale = 8
+    size = {"width": latent.shape[-1] * scale, "height": latent.shape[-2] * scale}
+    given = {key: value for key, value in extra.items() if value is not None}
+    conds = model.model.extra_conds(
+        **(size | given), cross_attn=context, noise=latent[:1], device=model.load_device, prompt_type="positive"
+    )
+    return {name: cond.cond.clone() for name, cond in conds.items() if isinstance(cond.cond, Tensor)}
+
+
+def model_latent(model: ModelPatcher, latent: Tensor) -> Tensor:
+    """The latent with the channels that the model wants, if it is empty. Raises ValueError if it is not."""
+    wanted = model.get_model_object("latent_format").latent_channels
+    fixed = comfy.sample.fix_empty_latent_channels(model, latent)
+    if fixed.shape[1] != wanted:
+        raise ValueError(
+            f"the latent has {fixed.shape[1]} channels; this MODEL's have {wanted}. Encode with the VAE that belongs "
+            "to the model, or use an empty latent."
+        )
+    return fixed

@@ -1,0 +1,354 @@
+"""Distillation in the graph: a guided teacher and prompts in, a few-step student out."""
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..sid_core.checkpoint import load_run, save_run
+from ..sid_core.data import Cond, PromptSet
+from ..sid_core.distill import Predictors, Run, Settings, StepResult, distill, generator_for
+from ..sid_core.guidance import guided, steer_away
+from ..sid_core.process import VP, Flow
+from ..sid_core.sampling import few_step, step_times
+from ..sid_core.student import StudentInfo
+from . import adapt
+from .guiders import SiDGuider
+from .progress import Progress, picture_grid
+from .prompts import Prompts
+
+log = logging.getLogger(__name__)
+CONTINUE, START_OVER = "continue it", "start over"
+PREVIEWS = 8
+SMOOTHING = 50  # iterations that the losses on display are averaged over
+
+
+def encode(clip, texts: tuple[str, ...], guider: SiDGuider, latent: Tensor, progress: Progress) -> PromptSet:
+    """The prompts and the guider's ∅-prompt as the teacher takes them. Call it inside `adapt.training()`."""
+    model = guider.model_patcher
+    conds = []
+    for i, text in enumerate(texts):
+        with torch.inference_mode():
+            conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        conds.append(adapt.conditioning_tensors(model, conditioning, latent))
+        if i % 100 == 0:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            progress.say_on_node(f"encoding prompts: {i}/{len(texts)}")
+    return PromptSet.of(texts, conds, adapt.conditioning_tensors(model, guider.empty_prompt, latent))
+
+
+def teacher_predictor(guider: SiDGuider, process: VP | Flow):
+    """teacher(x_t, t, cond, uncond) with all that the guider does, on copies that gradients can pass through."""
+    strong = adapt.predictor(adapt.own_copy(guider.model_patcher), process)
+    weak = guider.weaker and adapt.predictor(adapt.own_copy(guider.weaker), process)
+    scale = guider.guidance.teacher
+
+    def teacher(x_t: Tensor, t: Tensor, cond: Cond, uncond: Cond) -> Tensor:
+        clean = guided(strong, x_t, t, cond, uncond, scale)
+        return steer_away(clean, guided(weak, x_t, t, cond, uncond, scale), guider.strength) if weak else clean
+
+    return teacher
+
+
+@dataclass
+class Training:
+    """A run on its way: what `SiDDistill` needs from one iteration to the next."""
+
+    run: Run
+    predict: Predictors
+    prompts: PromptSet
+    process: VP | Flow
+    latent_shape: tuple[int, ...]
+    device: torch.device
+    folder: Path
+    identity: dict[str, str]
+    progress: Progress
+    saved: int = 0
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def train(self, iterations: int, save_every: int, preview_every: int, show) -> None:
+        """Up to `iterations` in all. However it ends, what was learnt is on disk. show(latents): → a picture."""
+        results = distill(self.run, self.predict, self.prompts, self.process, self.latent_shape, self.device)
+        losses: list[StepResult] = []
+        try:
+            while self.run.iteration < iterations:
+                losses = [*losses[-SMOOTHING + 1 :], next(results)]
+                done = self.run.iteration
+                self.progress.update(done, sum_images(self.run, self.progress), describe(losses))
+                if show is not None and (done % preview_every == 0 or done == iterations):
+                    self.preview(done, show)
+                if done % save_every == 0:
+                    self.save()
+        finally:
+            if self.run.iteration > self.saved:
+                self.save()
+
+    def save(self) -> None:
+        save_run(self.run, self.state_file, self.identity)
+        self.saved = self.run.iteration
+
+    def preview(self, iteration: int, show) -> None:
+        """Pictures of the first prompts from the same noise each time, by the averaged student with all its steps."""
+        rows = torch.arange(min(PREVIEWS, len(self.prompts)))
+        cond = {name: values.to(self.device) for name, values in self.prompts.batch(rows).items()}
+        draw = generator_for(self.run.settings.seed, 0)
+
+        def noise() -> Tensor:
+            return torch.randn(len(rows), *self.latent_shape, generator=draw).to(self.device)
+
+        times = step_times(self.run.settings.steps, process=self.process, t_init=self.run.settings.t_init)
+        with torch.no_grad(), self.run.averaged_weights():
+            latents = few_step(
+                lambda x_t, t: self.predict.student(x_t, t, cond), noise(), times, self.process, next_noise=noise
+            )
+        picture = show(latents)
+        picture.save(self.folder / f"preview_{iteration:06}.png")
+        self.progress.show(iteration, picture)
+
+
+def sum_images(run: Run, progress: Progress) -> int:
+    """Images since this node began, which is later than the run where it was continued."""
+    return run.images - progress.first * run.settings.batch
+
+
+def describe(results: list[StepResult]) -> str:
+    """The losses averaged over `results`, and how many samples were left out."""
+    student = sum(r.student_loss for r in results) / len(results)
+    fake = sum(r.fake_loss for r in results) / len(results)
+    skipped = sum(r.skipped for r in results)
+    return f"loss {student:.3g}, fake score {fake:.3g}" + (f", {skipped} samples not finite" * bool(skipped))
+
+
+def run_folder(name: str) -> Path:
+    """output/sid_runs/NAME. Raises ValueError for a name that is no plain folder name."""
+    if not re.fullmatch(r"[\w\- ]+", name):
+        raise ValueError(f"run_name is {name!r}; expected letters, digits, spaces, '-' and '_' only")
+    return Path(folder_paths.get_output_directory()) / "sid_runs" / name
+
+
+def decoder(model: ModelPatcher, vae):
+    """latents of the method → one picture with all of them; None without a VAE."""
+    if vae is None:
+        return None
+
+    def show(latents: Tensor):
+        with torch.inference_mode():
+            return picture_grid(vae.decode(model.get_model_object("latent_format").process_out(latents.cpu())))
+
+    return show
+
+
+class SiDDistill(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDDistill",
+            display_name="SiD Distill",
+            category="SiD/training",
+            description="Distils the guider's model into a student of a few steps, from prompts alone. Keeps three "
+            "copies of the model in memory. Cancel keeps what was learnt: queue again, and the run goes on.",
+            inputs=[
+                io.Guider.Input("guider", tooltip="A SiD guider: the teacher, its guidance and the ∅-prompt."),
+                io.Clip.Input("clip", tooltip="The text encoder of the teacher, for the prompts."),
+                Prompts.Input("prompts", tooltip="From SiDPrompts. The more varied, the better the student."),
+                io.Latent.Input("latent", tooltip="An empty latent of the size to learn; its contents are not used."),
+                io.Int.Input(
+                    "iterations",
+                    default=1000,
+                    min=1,
+                    max=10_000_000,
+                    tooltip="Updates of the student, 1 or more. SD1.5 wants thousands; raise it later to go on.",
+                ),
+                io.Int.Input(
+                    "batch_size", default=4, min=1, max=4096, tooltip="Pictures an iteration. The authors use 512."
+                ),
+                io.Int.Input("steps", default=4, min=1, max=64, tooltip="The student's steps, usually 1 to 4."),
+                io.Float.Input(
+                    "t_init",
+                    default=0.0,
+                    min=0.0,
+                    max=999.0,
+                    step=1.0,
+                    tooltip="Training time of its first step, 1 to 999 (SD) or up to 1.0 (flow). 0: 625 or 1.0.",
+                ),
+                io.Float.Input(
+                    "student_learning_rate",
+                    default=1e-6,
+                    min=0.0,
+                    max=1.0,
+                    step=1e-7,
+                    round=1e-9,
+                    tooltip="Of the student. The authors' 1e-6 is for batch 512; small models bear 1e-4.",
+                ),
+                io.Float.Input(
+                    "fake_learning_rate",
+                    default=1e-6,
+                    min=0.0,
+                    max=1.0,
+                    step=1e-7,
+                    round=1e-9,
+                    tooltip="Of the fake score. As the student's or higher: it has to keep up.",
+                ),
+                io.Boolean.Input(
+                    "learning_rate_decay",
+                    default=False,
+                    tooltip="Let both learning rates fall to zero over the iterations. Better at the end, but the run "
+                    "can't be made longer afterwards.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="α of the student's loss, 0 to 2: 1 for text-to-image; above, more contrast.",
+                ),
+                io.Float.Input(
+                    "ema_half_life",
+                    default=50_000.0,
+                    min=0.0,
+                    max=1e9,
+                    step=100.0,
+                    tooltip="Of the student's average, in images; it is the average that comes out. 0: no average.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**53 - 1,
+                    tooltip="Of prompts, noise and times. The same seed learns the same student.",
+                ),
+                io.String.Input(
+                    "run_name",
+                    default="student",
+                    tooltip="The run's folder in output/sid_runs, with its state and previews.",
+                ),
+                io.Combo.Input(
+                    "existing_run",
+                    options=[CONTINUE, START_OVER],
+                    default=CONTINUE,
+                    tooltip="When a run of that name is there. 'start over' replaces it.",
+                ),
+                io.Int.Input(
+                    "preview_every",
+                    default=100,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Iterations between preview pictures of the first 8 prompts (with a VAE connected).",
+                ),
+                io.Int.Input(
+                    "save_every",
+                    default=500,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Iterations between savings of the whole state. Cancel and errors save too.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="For previews."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="student"),
+                io.String.Output(display_name="run_folder"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        guider,
+        clip,
+        prompts,
+        latent,
+        iterations,
+        batch_size,
+        steps,
+        t_init,
+        student_learning_rate,
+        fake_learning_rate,
+        learning_rate_decay,
+        alpha,
+        ema_half_life,
+        seed,
+        run_name,
+        existing_run,
+        preview_every,
+        save_every,
+        vae=None,
+    ):
+        if not isinstance(guider, SiDGuider):
+            raise ValueError(
+                f"the guider is a {type(guider).__name__}; expected SiDLSGGuider, SiDZeroCFGGuider or SiDAntiCFGGuider, "
+                "which say how teacher and fake score are guided."
+            )
+        settings = Settings(
+            guidance=guider.guidance,
+            steps=steps,
+            t_init=t_init or None,
+            batch=batch_size,
+            student_learning_rate=student_learning_rate,
+            fake_learning_rate=fake_learning_rate,
+            learning_rate_decay_iterations=iterations if learning_rate_decay else 0,
+            alpha=alpha,
+            ema_half_life_images=ema_half_life,
+            seed=seed,
+        )
+        folder = run_folder(run_name)
+        model = guider.model_patcher
+        process = adapt.process_of(model)
+        shape = tuple(adapt.model_latent(model, latent["samples"]).shape[1:])
+        base = adapt.signature_of(model)
+        identity = {
+            "base": base,
+            "prompts": hashlib.sha256("\n".join(prompts.prompts).encode()).hexdigest()[:16],
+            "latent": "x".join(map(str, shape)),
+        }
+        with adapt.training():
+            progress = Progress(iterations, cls.hidden.unique_id)
+            prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
+            student = adapt.own_copy(model, torch.float32)
+            fake = adapt.own_copy(model, torch.float32)
+            for network in (student, fake):
+                network.diffusion_model.requires_grad_(True)
+            run = Run(student.diffusion_model, fake.diffusion_model, settings)
+            training = Training(
+                run=run,
+                predict=Predictors(
+                    teacher_predictor(guider, process), adapt.predictor(fake, process), adapt.predictor(student, process)
+                ),
+                prompts=prompt_set,
+                process=process,
+                latent_shape=shape,
+                device=model.load_device,
+                folder=folder,
+                identity=identity,
+                progress=progress,
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            if existing_run == CONTINUE and training.state_file.exists():
+                load_run(run, training.state_file, identity)
+                training.saved = progress.first = run.iteration
+                log.info("SiD: run %r goes on at iteration %d", run_name, run.iteration)
+            training.train(iterations, save_every, preview_every, decoder(model, vae))
+            weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
+        info = StudentInfo(
+            steps=steps,
+            t_init=settings.t_init or process.default_t_init,
+            base=base,
+            run=f"{run_name} {hashlib.sha256(repr((settings, identity)).encode()).hexdigest()[:8]}",
+            guidance=guider.guidance.name,
+        )
+        return io.NodeOutput(adapt.as_student(model, weights, info), str(folder))
+
+
+NODES = [SiDDistill]

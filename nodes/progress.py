@@ -1,0 +1,71 @@
+"""What a long node tells its user while it works: the bar, the text on the node, the console, preview pictures."""
+
+import logging
+import time
+
+import comfy.model_management
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+CONSOLE_SECONDS = 10.0
+NODE_SECONDS = 0.5
+PREVIEW_SIZE = 768
+
+
+class Progress:
+    """Reports on `total` iterations of the node `node_id`; raises the host's interrupt when the user has cancelled."""
+
+    def __init__(self, total: int, node_id: str | None, done: int = 0):
+        self.total, self.node_id = total, node_id
+        self.bar = comfy.utils.ProgressBar(total)
+        self.began, self.first = time.monotonic(), done
+        self.said_on_node = self.said_on_console = float("-inf")
+
+    def update(self, iteration: int, images: int, note: str) -> None:
+        """After an iteration; `images`: seen since this node began; `note`: such as the losses."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(iteration, self.total)
+        now = time.monotonic()
+        seconds = now - self.began
+        left = seconds / max(1, iteration - self.first) * (self.total - iteration)
+        text = f"step {iteration}/{self.total}, {note}, {images / seconds:.1f} images/s, {duration(left)} left"
+        last = iteration == self.total
+        if last or now - self.said_on_node > NODE_SECONDS:
+            self.said_on_node = now
+            self.say_on_node(text)
+        if last or now - self.said_on_console > CONSOLE_SECONDS:
+            self.said_on_console = now
+            log.info("SiD: %s", text)
+
+    def say_on_node(self, text: str) -> None:
+        """Show text on the node, where there is a server with a browser or another client to see it."""
+        from server import PromptServer
+
+        server = getattr(PromptServer, "instance", None)
+        if server is not None and self.node_id is not None and hasattr(server, "send_progress_text"):
+            server.send_progress_text(text, self.node_id)
+
+    def show(self, iteration: int, picture: Image.Image) -> None:
+        """Show a preview on the node."""
+        self.bar.update_absolute(iteration, self.total, ("JPEG", picture, PREVIEW_SIZE))
+
+
+def duration(seconds: float) -> str:
+    """Such as '42 s', '3 min' or '2 h 5 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def picture_grid(pictures: Tensor, columns: int = 8) -> Image.Image:
+    """IMAGE (B, H, W, 3) in [0, 1] as one picture, row by row; small ones enlarged so that they can be seen."""
+    batch, height, width, _ = pictures.shape
+    columns = min(columns, batch)
+    sheet = Image.new("RGB", (columns * width, -(-batch // columns) * height), "white")
+    for i, picture in enumerate(pictures.clamp(0, 1).mul(255).round().byte().cpu().numpy()):
+        sheet.paste(Image.fromarray(picture), (i % columns * width, i // columns * height))
+    factor = max(1, PREVIEW_SIZE // max(sheet.size))
+    return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.LANCZOS)

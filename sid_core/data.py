@@ -1,0 +1,72 @@
+"""Encoded prompts, ready to be batched: what the networks take as conditioning, one row a prompt."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Cond = dict[str, Tensor]
+
+
+def select(cond: Cond, rows: Tensor) -> Cond:
+    """The given rows (K,) of a conditioning of (N, …) tensors, as one of (K, …)."""
+    return {name: values[rows.to(values.device)] for name, values in cond.items()}
+
+
+def replace_rows(cond: Cond, rows: Tensor, other: Cond) -> Cond:
+    """`cond`, with the rows where the mask (B,) is true taken from `other` (1, …)."""
+    return {
+        name: torch.where(rows.to(values.device).view(-1, *[1] * (values.ndim - 1)), other[name], values)
+        for name, values in cond.items()
+    }
+
+
+def stack(rows: Sequence[Cond]) -> Cond:
+    """Join conditionings of (1, …) to one of (N, …).
+
+    Prompts of several encoder chunks are longer than others; all are repeated to a common length, as ComfyUI does when
+    it batches them. Raises ValueError where names or other dimensions differ.
+    """
+    if len({frozenset(row) for row in rows}) > 1:
+        raise ValueError("some prompts have conditioning that others lack; encode them all with the same node")
+    return {name: torch.cat(_common_length([row[name] for row in rows])) for name in rows[0]}
+
+
+def _common_length(tensors: list[Tensor]) -> list[Tensor]:
+    if len({tensor.shape[1:] for tensor in tensors}) == 1:
+        return tensors
+    if any(tensor.ndim != 3 or tensor.shape[2] != tensors[0].shape[2] for tensor in tensors):
+        raise ValueError(f"prompts are encoded to shapes {sorted({tuple(t.shape) for t in tensors})}; expected one")
+    length = math.lcm(*(tensor.shape[1] for tensor in tensors))
+    return [tensor.repeat(1, length // tensor.shape[1], 1) for tensor in tensors]
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """texts: N prompts; cond: their conditioning (N, …); uncond: the ∅-prompt's (1, …)."""
+
+    texts: tuple[str, ...]
+    cond: Cond
+    uncond: Cond
+
+    @classmethod
+    def of(cls, texts: Sequence[str], conds: Sequence[Cond], uncond: Cond) -> "PromptSet":
+        """Raises ValueError for no prompts."""
+        if not texts:
+            raise ValueError("there are no prompts; expected one or more")
+        joined = stack([*conds, uncond])
+        last = torch.tensor([len(texts)])
+        return cls(tuple(texts), select(joined, torch.arange(len(texts))), select(joined, last))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def batch(self, rows: Tensor) -> Cond:
+        """Conditioning of the given prompts (B,), as (B, …)."""
+        return select(self.cond, rows)
+
+    def unconditional(self, batch: int) -> Cond:
+        """The ∅-prompt `batch` times."""
+        return {name: values.expand(batch, *values.shape[1:]) for name, values in self.uncond.items()}

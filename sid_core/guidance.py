@@ -1,0 +1,62 @@
+"""Classifier-free guidance as distillation uses it: one scale κ for each place where a score is evaluated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+Cond = TypeVar("Cond")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """κ1 trains the fake score, κ2 = κ3 evaluates it in the student's loss, κ4 evaluates the teacher.
+
+    LSG: SiD-LSG (arXiv 2406.01561). Zero-CFG, Anti-CFG: Few-step SiD (arXiv 2505.12674).
+    """
+
+    fake_train: float
+    fake_score: float
+    teacher: float
+    name: str = "custom"
+
+    @classmethod
+    def lsg(cls, scale: float) -> "Guidance":
+        """Long-short guidance: the same scale everywhere; the authors train with 1.5 … 4.5."""
+        return cls(scale, scale, scale, "lsg")
+
+    @classmethod
+    def zero_cfg(cls) -> "Guidance":
+        """No guidance of the teacher, no text in the fake score: every place costs one forward."""
+        return cls(0.0, 0.0, 1.0, "zero_cfg")
+
+    @classmethod
+    def anti_cfg(cls, scale: float = -1.0) -> "Guidance":
+        """Negative guidance in the fake score. The paper's abstract gives no value; -1 is this project's default."""
+        return cls(scale, scale, 1.0, "anti_cfg")
+
+
+def guided(
+    predict_clean: Callable[[Tensor, Tensor, Cond], Tensor],
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    uncond: Cond,
+    scale: float,
+) -> Tensor:
+    """f_κ = f(x_t, ∅) + κ (f(x_t, c) - f(x_t, ∅)), with one forward where κ is 0 or 1.
+
+    x_t: (B, C, …), t: (B,); `cond`, `uncond` are passed through. → clean prediction, (B, C, …).
+    """
+    if scale == 1:
+        return predict_clean(x_t, t, cond)
+    unconditional = predict_clean(x_t, t, uncond)
+    if scale == 0:
+        return unconditional
+    return unconditional + scale * (predict_clean(x_t, t, cond) - unconditional)
+
+
+def steer_away(clean: Tensor, weaker: Tensor, strength: float) -> Tensor:
+    """Move a prediction away from a weaker model's: f + s (f - f_weak) (autoguidance, arXiv 2406.02507, eq. 3)."""
+    return clean + strength * (clean - weaker)

@@ -1,0 +1,74 @@
+"""Few-step generation with one network (Few-step SiD, arXiv 2505.12674; SiD-DiT, arXiv 2509.25127)."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .process import Process, per_sample
+
+NoiseMode = Literal["fresh", "ddim", "fixed"]
+NOISE_MODES: tuple[str, ...] = get_args(NoiseMode)
+PredictClean = Callable[[Tensor, Tensor], Tensor]
+
+
+def step_times(steps: int, *, process: Process, t_init: float | None = None) -> Tensor:
+    """t_i = t_init · (1 - i/N) for i = 0 … N-1, noisiest first, as times of `process`.
+
+    `t_init` defaults to the process's own: 625 for VP, 1.0 for flow. → 1-D tensor of `steps` times. Raises
+    ValueError for steps < 1 or a t_init at which nothing is noisy.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; expected 1 or more")
+    t_init = process.default_t_init if t_init is None else t_init
+    if t_init <= 0:
+        raise ValueError(f"t_init is {t_init}; expected a time above 0 ({process.default_t_init} by default)")
+    # float64, lest a product such as 0.2 · 5 fall just short of the whole time it means
+    return process.snap(t_init * (steps - torch.arange(steps, dtype=torch.float64)) / steps)
+
+
+def few_step(
+    predict_clean: PredictClean,
+    noise: Tensor,
+    times: Tensor,
+    process: Process,
+    *,
+    mode: NoiseMode = "fresh",
+    next_noise: Callable[[], Tensor] | None = None,
+    x_start: Tensor | None = None,
+    t_end: Tensor | None = None,
+) -> Tensor:
+    """Alternate noising and denoising over `times`: x_t = α x̂ + σ n, x̂ ← predict_clean(x_t, t); x̂ starts at 0.
+
+    noise: (B, C, …), the first n. `mode` gives the later ones: "fresh" from `next_noise` (default: Gaussian), "ddim"
+    what the last prediction implies, (x_t - α x̂)/σ, "fixed" the first again. t reaches the network as (B,).
+    x_start: begin with this noisy sample instead (a picture to change). t_end: noise the result to this time (a part
+    of a longer schedule). → the last x̂, shaped as noise. Raises ValueError for an unknown mode.
+    """
+    if mode not in NOISE_MODES:
+        raise ValueError(f"noise mode is {mode!r}; expected one of {', '.join(NOISE_MODES)}")
+    next_noise = next_noise or (lambda: torch.randn_like(noise))
+    t = _batched(times[0], noise)
+    x_t = process.diffuse(torch.zeros_like(noise), noise, t) if x_start is None else x_start
+    for following in [*times[1:], t_end]:
+        clean = predict_clean(x_t, t)
+        if following is None:
+            return clean
+        if mode == "fresh":
+            noise = next_noise()
+        elif mode == "ddim":
+            noise = implied_noise(x_t, clean, t, process)
+        t = _batched(following, noise)
+        x_t = process.diffuse(clean, noise, t)
+    return x_t
+
+
+def _batched(time: Tensor, like: Tensor) -> Tensor:
+    return time.to(like.device).expand(len(like))
+
+
+def implied_noise(x_t: Tensor, clean: Tensor, t: Tensor, process: Process) -> Tensor:
+    """ε̂ = (x_t - α_t x̂_0)/σ_t, all (B, C, …), t (B,)."""
+    alpha, sigma = (per_sample(c, x_t) for c in process.coefficients(t))
+    return (x_t - alpha * clean) / sigma
