@@ -1,5 +1,7 @@
 """Pack the Noto Color Emoji font into `assets/emoji.png`, the data the demo model is trained and measured on.
 
+The captions that the model is trained with go into `assets/emoji_names.txt` as well, for SiDPrompts.
+
 Run once by a maintainer, with the font installed and `pip install fonttools`:
 
     python demo/pack_emoji.py /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
@@ -70,11 +72,17 @@ def main() -> None:
     sheet = Image.new("RGB", (COLUMNS * TILE, -(-len(captions) // COLUMNS) * TILE), "white")
     for index, picture in enumerate(pictures.values()):
         sheet.paste(picture, (index % COLUMNS * TILE, index // COLUMNS * TILE))
+    held_out = choose_held_out(captions)
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt("captions", json.dumps(captions), zip=True)
-    notes.add_itxt("held_out", json.dumps(choose_held_out(captions)), zip=True)
+    notes.add_itxt("held_out", json.dumps(held_out), zip=True)
     notes.add_itxt("licence", LICENCE)
     sheet.save(args.out, pnginfo=notes, optimize=True)
+    names = [caption for index, caption in enumerate(captions) if index not in held_out]
+    header = (
+        "# The emoji that the demo model is trained on, by their Unicode names. A tenth is held out for measuring.\n"
+    )
+    args.out.with_name("emoji_names.txt").write_text(header + "\n".join(names) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

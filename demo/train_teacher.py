@@ -110,11 +110,15 @@ def main() -> None:
     text = demo_model.WordEncoder(len(vocabulary)).to(device)
     networks = nn.ModuleDict({"unet": unet, "text": text}).requires_grad_(True)
     nn.init.normal_(text.words.weight, std=0.5)
-    ema = torch.optim.swa_utils.AveragedModel(networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY))
+    ema = torch.optim.swa_utils.AveragedModel(
+        networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
+    )
     optimizer = torch.optim.AdamW(networks.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     process = VP.stable_diffusion(prediction="v")
     options = {"optimized_attention_override": attention_in_float32}
-    print(f"{sum(p.numel() for p in networks.parameters()) / 1e6:.2f} M parameters, {len(vocabulary)} words, on {device}")
+    print(
+        f"{sum(p.numel() for p in networks.parameters()) / 1e6:.2f} M parameters, {len(vocabulary)} words, on {device}"
+    )
 
     checkpoint = args.out.with_suffix(".training.pt")
     start = 0
@@ -156,7 +160,9 @@ def main() -> None:
         if (iteration + 1) % 100 == 0:
             seconds = (time.perf_counter() - began) / (iteration + 1 - start)
             left = seconds * (args.iterations - iteration - 1) / 60
-            print(f"{iteration + 1}: loss {mean_loss:.4f}, {seconds:.2f} s an iteration, {left:.0f} min left", flush=True)
+            print(
+                f"{iteration + 1}: loss {mean_loss:.4f}, {seconds:.2f} s an iteration, {left:.0f} min left", flush=True
+            )
         if (iteration + 1) % 500 == 0 or iteration + 1 == args.iterations:
             save()
             state = {"networks": networks.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}

@@ -324,7 +324,9 @@ class SiDDistill(io.ComfyNode):
             training = Training(
                 run=run,
                 predict=Predictors(
-                    teacher_predictor(guider, process), adapt.predictor(fake, process), adapt.predictor(student, process)
+                    teacher_predictor(guider, process),
+                    adapt.predictor(fake, process),
+                    adapt.predictor(student, process),
                 ),
                 prompts=prompt_set,
                 process=process,

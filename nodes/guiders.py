@@ -32,6 +32,16 @@ class SiDGuider(comfy.samplers.CFGGuider):
         self.empty_prompt = negative
         super().set_conds(positive, negative)
 
+    def outer_sample(self, *args, **kwargs) -> Tensor:
+        if self.weaker is None:
+            return super().outer_sample(*args, **kwargs)
+        # The host loads the weaker model with the other one, but makes only that one ready to be called.
+        self.weaker.pre_run()
+        try:
+            return super().outer_sample(*args, **kwargs)
+        finally:
+            self.weaker.cleanup()
+
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None) -> Tensor:
         clean = self._guided(self.inner_model, x, timestep, model_options or {}, seed)
         if self.weaker is None:

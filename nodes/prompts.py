@@ -7,15 +7,16 @@ from comfy_api.latest import io
 
 from ..sid_core.prompts import parse_prompts
 
+DEMO_ASSETS = Path(__file__).parent.parent / "demo" / "assets"
 Prompts = io.Custom("SID_PROMPTS")
 
 
 def read_prompt_file(name: str) -> str:
-    """The text of a file given by its path, or by its name in ComfyUI's input folder.
+    """The text of a file given by its path, by its name in ComfyUI's input folder, or by that of one of the demo's.
 
     Raises FileNotFoundError and ValueError that name the file and what to do.
     """
-    places = [Path(name).expanduser(), Path(folder_paths.get_input_directory()) / name]
+    places = [Path(name).expanduser(), Path(folder_paths.get_input_directory()) / name, DEMO_ASSETS / name]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise FileNotFoundError(
@@ -50,7 +51,8 @@ class SiDPrompts(io.ComfyNode):
                 io.String.Input(
                     "file",
                     default="",
-                    tooltip="A UTF-8 text file: its full path, or its name in ComfyUI's input folder. Empty: none.",
+                    tooltip="A UTF-8 text file: its full path, or its name in ComfyUI's input folder. emoji_names.txt comes "
+                    "with the pack. Empty: none.",
                 ),
             ],
             outputs=[
@@ -74,7 +76,9 @@ class SiDPrompts(io.ComfyNode):
             raise ValueError(
                 "there are no prompts: the box and the file hold only blank lines and # comments. Write one prompt a line."
             )
-        said = f"{len(parsed.prompts)} prompts" + (f", {parsed.duplicates} duplicates dropped" * bool(parsed.duplicates))
+        said = f"{len(parsed.prompts)} prompts" + (
+            f", {parsed.duplicates} duplicates dropped" * bool(parsed.duplicates)
+        )
         return io.NodeOutput(parsed, len(parsed.prompts), ui={"text": [said]})
 
 

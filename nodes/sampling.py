@@ -63,7 +63,9 @@ def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
     if info is not None:
         for name, asked, trained in (("steps", steps, info.steps), ("t_init", t_init, info.t_init)):
             if asked not in (0, trained):
-                log.warning("SiD: %s is %g, but this student was trained for %g; it may look worse", name, asked, trained)
+                log.warning(
+                    "SiD: %s is %g, but this student was trained for %g; it may look worse", name, asked, trained
+                )
         steps, t_init = steps or info.steps, t_init or info.t_init
     return adapt.sigmas_for(model, steps, t_init or None)
 

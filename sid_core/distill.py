@@ -193,9 +193,7 @@ def distill(
 
         dropped = torch.rand(batch, generator=draw) < settings.caption_dropout
         x_t, t = noised(x_g.detach())
-        y_fake = guided(
-            predict.fake, x_t, t, replace_rows(cond, dropped, uncond), uncond, settings.guidance.fake_train
-        )
+        y_fake = guided(predict.fake, x_t, t, replace_rows(cond, dropped, uncond), uncond, settings.guidance.fake_train)
         loss_fake = fake_score_loss(y_fake, x_g.detach(), process.regression_weight(t).to(device))
         _update(run, run.fake_optimizer, loss_fake, run.fake, "the fake score's loss")
 
@@ -223,9 +221,7 @@ def distill(
         )
 
 
-def _generate(
-    student: Predictor, times: Tensor, cond: Cond, process: Process, noise: Callable[[], Tensor]
-) -> Tensor:
+def _generate(student: Predictor, times: Tensor, cond: Cond, process: Process, noise: Callable[[], Tensor]) -> Tensor:
     """The student's output after the last of `times`, with gradient through that step alone."""
     last = len(times) - 1
     calls = iter(range(len(times)))

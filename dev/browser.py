@@ -1,0 +1,56 @@
+"""Finding a Chromium or Chrome for the browser tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MAC_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+WINDOWS_FOLDERS = ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")
+WINDOWS_PLACES = (
+    "Google/Chrome/Application/chrome.exe",
+    "Chromium/Application/chrome.exe",
+    "Microsoft/Edge/Application/msedge.exe",
+)
+HOW_TO_GET = (
+    "no Chromium or Chrome was found. Install one (Debian: apt install chromium), "
+    "or name its executable in the environment variable CHROMIUM"
+)
+
+
+def find() -> str | None:
+    """The executable: the one in CHROMIUM, else on the PATH, else where Windows and macOS keep it."""
+    if os.environ.get("CHROMIUM"):
+        return os.environ["CHROMIUM"]
+    on_path = (shutil.which(name) for name in COMMANDS)
+    windows = (
+        Path(os.environ[name]) / place for name in WINDOWS_FOLDERS if name in os.environ for place in WINDOWS_PLACES
+    )
+    places = (str(place) for place in (*map(Path, MAC_PLACES), *windows) if place.is_file())
+    return next((found for found in (*on_path, *places) if found), None)
+
+
+def install() -> str | None:
+    """Install Debian's chromium where we are allowed to, which is in a CI container."""
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        return None
+    print("Installing chromium by apt-get (113 MB to download, 479 MB on disk).", flush=True)
+    quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+        done = subprocess.run(
+            ["apt-get", "-q", *arguments],
+            env=quiet,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            print(f"apt-get {arguments[0]} failed:\n{done.stdout[-2000:]}", flush=True)
+            return None
+    return find()

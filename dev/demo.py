@@ -1,0 +1,24 @@
+"""`python dev/demo.py`: see the pack work. Makes what is needed on the first run; arguments go to demo/run.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import command
+import environment
+
+
+def main() -> int:
+    """Run the demo in the project's environment and return its exit code."""
+    try:
+        made = environment.ensure()
+    except environment.SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    variables = dict(os.environ, COMFYUI_PATH=str(made.comfyui))
+    return command.run([str(made.python), "demo/run.py", *sys.argv[1:]], variables, str(environment.ROOT))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

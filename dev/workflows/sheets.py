@@ -1,0 +1,232 @@
+"""The pack's workflows."""
+
+from .sheet import Output, Sheet
+
+EMOJI, SHOWN = 64, 256  # pixels
+PICTURES = 8
+PROMPT = "red apple"
+TRAINING_PROMPTS = "emoji_names.txt"
+
+
+def demo_sample_student() -> Sheet:
+    sheet = Sheet(
+        "demo_sample_student",
+        "## Pictures in 4 steps\n\n"
+        "A **student** of the small text-to-emoji model that comes with this pack draws eight pictures of a prompt, in "
+        "4 steps at CFG 1. No download, and any CPU will do.\n\n"
+        "1. Press **Run**. The pictures appear in *Save Image*; each further run draws others.\n"
+        "2. Write another prompt. Names of emoji work best: `hot air balloon`, `cat face`, `grinning face`, "
+        "`blue heart`, `sunflower`.\n"
+        "3. *steps* 0 means: as the student was trained. Try 1 or 2 and compare.",
+        note_height=330,
+    )
+    model, clip, vae = _demo(sheet, "student, 4 steps")
+    prompt = _prompt(sheet, clip, PROMPT)
+    sheet.column("Sample")
+    latent = sheet.add("SiDGenerate", model=model, positive=prompt, width=EMOJI, height=EMOJI, batch_size=PICTURES)
+    _pictures(sheet, latent["latent"], vae, "sid/student")
+    return sheet
+
+
+def demo_sample_student_stock() -> Sheet:
+    sheet = Sheet(
+        "demo_sample_student_stock",
+        "## The student, with ComfyUI's own sampling nodes\n\n"
+        "*SiD Generate* taken apart: the student's own sigmas (*SiD Scheduler*) and its sampler (*SiD Sampler*) in "
+        "**SamplerCustomAdvanced**, as you need it for inpainting or to use other packs' nodes in between.\n\n"
+        "1. Press **Run**.\n"
+        "2. Put a *KSamplerSelect* with `lcm` in the place of *SiD Sampler*: that is the same method as its "
+        "*noise_mode* `fresh`.",
+        note_height=300,
+    )
+    model, clip, vae = _demo(sheet, "student, 4 steps")
+    prompt = _prompt(sheet, clip, PROMPT)
+    sheet.column("How to sample")
+    guider = sheet.add("BasicGuider", "Guider: the prompt alone, CFG 1", model=model, conditioning=prompt)
+    sampler = sheet.add("SiDSampler")
+    sigmas = sheet.add("SiDScheduler", model=model)
+    _sample_custom(sheet, guider["GUIDER"], sampler["sampler"], sigmas["sigmas"], vae, "sid/student_stock")
+    return sheet
+
+
+def demo_teacher_lsg() -> Sheet:
+    return _demo_teacher(
+        "demo_teacher_lsg",
+        "SiDLSGGuider",
+        "## The teacher under LSG\n\n"
+        "**Long-short guidance** uses one guidance scale for the teacher and the fake score. What you see is the "
+        "teacher that *SiD Distill* would learn from when it gets this guider.\n\n"
+        "1. Press **Run**.\n"
+        "2. Change *guidance_scale*: higher follows the prompt more closely, with less variety. 1 is no guidance.\n"
+        "3. When you like the pictures, connect the same guider to *SiD Distill* (see *demo_distil*).",
+        note_height=320,
+    )
+
+
+def demo_teacher_zero_cfg() -> Sheet:
+    return _demo_teacher(
+        "demo_teacher_zero_cfg",
+        "SiDZeroCFGGuider",
+        "## The teacher under Zero-CFG\n\n"
+        "**Zero-CFG** does not guide the teacher: these are its pictures at CFG 1, from one forward a step. While "
+        "distilling, the fake score does without the prompt, and so the student follows it more than the teacher "
+        "does here.\n\n"
+        "1. Press **Run**.\n"
+        "2. Compare with *demo_teacher_lsg*, where the teacher is guided.",
+        note_height=280,
+    )
+
+
+def demo_teacher_anti_cfg() -> Sheet:
+    return _demo_teacher(
+        "demo_teacher_anti_cfg",
+        "SiDAntiCFGGuider",
+        "## The teacher under Anti-CFG\n\n"
+        "**Anti-CFG** does not guide the teacher: these are its pictures at CFG 1, from one forward a step. While "
+        "distilling, the fake score is guided *negatively*, which pushes the student towards the prompt.\n\n"
+        "1. Press **Run**.\n"
+        "2. *fake_guidance_scale* changes nothing here. It is for *SiD Distill*, where a more negative value means "
+        "closer to the prompt.",
+        note_height=290,
+    )
+
+
+def demo_distil() -> Sheet:
+    sheet = Sheet(
+        "demo_distil",
+        "## Distil a model, and sample the student\n\n"
+        "**SiD Distill** makes a 4-step student of the demo teacher, from the names of the emoji alone, without a "
+        "picture to learn from. On a CPU this takes some minutes, on a GPU seconds.\n\n"
+        "1. Press **Run**. *SiD Distill* shows its progress, and every 50 iterations what the student draws.\n"
+        "2. At its end, the student draws the prompt in *Save Image*, and *SiD Save Student* writes it to "
+        "`output/diffusion_models`.\n"
+        "3. **Cancel** keeps what was learnt: run again, and it goes on. Raise *iterations* to learn for longer.\n\n"
+        "For a model of your own, replace the demo model by its loader, give prompts of the kind you will write, set the "
+        "latent to its size, and both learning rates to about 1e-6.",
+        note_height=470,
+    )
+    model, clip, vae = _demo(sheet, "teacher", title="Teacher")
+    prompt = _prompt(sheet, clip, PROMPT)
+    empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
+    sheet.column("What to learn")
+    guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=1.5)
+    prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
+    latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=EMOJI, height=EMOJI)
+    sheet.column("Distil", width=460)
+    student = sheet.add(
+        "SiDDistill",
+        guider=guider["guider"],
+        clip=clip,
+        prompts=prompts["prompts"],
+        latent=latent["LATENT"],
+        vae=vae,
+        iterations=200,
+        batch_size=32,
+        steps=4,
+        student_learning_rate=1e-4,
+        fake_learning_rate=1e-4,
+        ema_half_life=1000.0,
+        run_name="emoji_student",
+        preview_every=50,
+        control="fixed",
+        room=160,
+    )["student"]
+    sheet.column("Use the student")
+    sheet.add("SiDSaveStudent", model=student, filename_prefix="diffusion_models/emoji_student")
+    sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=EMOJI, height=EMOJI, batch_size=PICTURES)
+    _pictures(sheet, sampled["latent"], vae, "sid/distilled")
+    return sheet
+
+
+def sdxl_sample_student() -> Sheet:
+    return _checkpoint_student(
+        "sdxl", "SDXL", "sd_xl_base_1.0.safetensors", "stabilityai/stable-diffusion-xl-base-1.0", 1024
+    )
+
+
+def sd15_sample_student() -> Sheet:
+    return _checkpoint_student(
+        "sd15", "SD 1.5", "v1-5-pruned-emaonly-fp16.safetensors", "Comfy-Org/stable-diffusion-v1-5-archive", 512
+    )
+
+
+SHEETS = [
+    demo_sample_student,
+    demo_sample_student_stock,
+    demo_teacher_lsg,
+    demo_teacher_zero_cfg,
+    demo_teacher_anti_cfg,
+    demo_distil,
+    sdxl_sample_student,
+    sd15_sample_student,
+]
+
+
+def _demo_teacher(name: str, guider_kind: str, note: str, *, note_height: int) -> Sheet:
+    sheet = Sheet(name, note, note_height=note_height)
+    model, clip, vae = _demo(sheet, "teacher")
+    prompt = _prompt(sheet, clip, PROMPT)
+    empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
+    sheet.column("How to sample")
+    guider = sheet.add(guider_kind, model=model, positive=prompt, negative=empty)
+    sampler = sheet.add("KSamplerSelect", sampler_name="dpmpp_2m")
+    sigmas = sheet.add("BasicScheduler", model=model, scheduler="karras", steps=20)
+    prefix = f"sid/{name.removeprefix('demo_')}"
+    _sample_custom(sheet, guider["guider"], sampler["SAMPLER"], sigmas["SIGMAS"], vae, prefix)
+    return sheet
+
+
+def _checkpoint_student(name: str, family: str, checkpoint: str, repository: str, size: int) -> Sheet:
+    student = f"{name}_student"
+    sheet = Sheet(
+        f"{name}_sample_student",
+        f"## {family} in a few steps\n\n"
+        "A student that you have distilled, on the model that it was distilled from.\n\n"
+        f"1. Put [{checkpoint}](https://huggingface.co/{repository}/resolve/main/{checkpoint}) into "
+        "`models/checkpoints`.\n"
+        f"2. Get a student: this pack comes with none for {family}. Distil one as *demo_distil* does, with this "
+        f"checkpoint as the teacher and `diffusion_models/{student}` as the *filename_prefix* of *SiD Save Student*. "
+        "It is then in `output/diffusion_models`; one from elsewhere goes into `models/diffusion_models`.\n"
+        "3. Press **R** to refresh the lists, choose both files, press **Run**.\n\n"
+        "The student brings its steps along. A file that was distilled from another model is refused, with the reason.",
+        note_height=430,
+    )
+    sheet.column("Model and prompt", width=340)
+    base = sheet.add("CheckpointLoaderSimple", "The model it was distilled from", ckpt_name=checkpoint)
+    loaded = sheet.add("SiDLoadStudent", model=base["MODEL"], student=f"{student}_00001_.safetensors")
+    prompt = _prompt(sheet, base["CLIP"], "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph")
+    sheet.column("Sample")
+    latent = sheet.add("SiDGenerate", model=loaded["model"], positive=prompt, width=size, height=size)
+    image = sheet.add("VAEDecode", samples=latent["latent"], vae=base["VAE"])["IMAGE"]
+    sheet.column("Picture", width=420)
+    sheet.add("SaveImage", images=image, filename_prefix=f"sid/{name}", room=420)
+    return sheet
+
+
+def _demo(sheet: Sheet, weights: str, title: str | None = None) -> tuple[Output, Output, Output]:
+    sheet.column("Model and prompt")
+    node = sheet.add("SiDDemoModel", title, weights=weights)
+    return node["model"], node["clip"], node["vae"]
+
+
+def _prompt(sheet: Sheet, clip: Output, text: str, title: str = "Prompt") -> Output:
+    return sheet.add("CLIPTextEncode", title, clip=clip, text=text)["CONDITIONING"]
+
+
+def _sample_custom(sheet: Sheet, guider: Output, sampler: Output, sigmas: Output, vae: Output, prefix: str) -> None:
+    sheet.column("Sample")
+    noise = sheet.add("RandomNoise")["NOISE"]
+    empty = sheet.add("EmptyLatentImage", width=EMOJI, height=EMOJI, batch_size=PICTURES)["LATENT"]
+    sampled = sheet.add(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=empty
+    )
+    _pictures(sheet, sampled["output"], vae, prefix)
+
+
+def _pictures(sheet: Sheet, latent: Output, vae: Output, prefix: str) -> None:
+    decoded = sheet.add("VAEDecode", samples=latent, vae=vae)["IMAGE"]
+    sheet.column("Pictures", width=420)
+    shown = sheet.add(
+        "ImageScale", "Enlarge 4 times", image=decoded, upscale_method="lanczos", width=SHOWN, height=SHOWN
+    )
+    sheet.add("SaveImage", images=shown["IMAGE"], filename_prefix=prefix, room=320)

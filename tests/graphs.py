@@ -1,0 +1,92 @@
+"""Small API-format graphs of the demo model, for tests to build on: {node id: node}, linked by [id, slot]."""
+
+from typing import Any
+
+Graph = dict[str, dict[str, Any]]
+SHOWN = "shown"
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def demo(weights: str = "teacher", prompt: str = "red apple") -> Graph:
+    """The demo model, a prompt, the empty prompt, and an empty latent of two 64x64 pictures."""
+    return {
+        "demo": node("SiDDemoModel", weights=weights),
+        "positive": node("CLIPTextEncode", clip=["demo", 1], text=prompt),
+        "negative": node("CLIPTextEncode", clip=["demo", 1], text=""),
+        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=2),
+    }
+
+
+def shown(latent: list) -> Graph:
+    """Decode a latent and show it, which makes a graph one that ComfyUI executes."""
+    return {
+        "decoded": node("VAEDecode", samples=latent, vae=["demo", 2]),
+        SHOWN: node("PreviewImage", images=["decoded", 0]),
+    }
+
+
+def sampled(
+    sampler: list, sigmas: list, guider: list | None = None, *, latent: list | None = None, seed: int = 7
+) -> Graph:
+    """SamplerCustomAdvanced over what `demo` has, with a plain guider where none is given."""
+    return {
+        "noise": node("RandomNoise", noise_seed=seed),
+        "basic": node("BasicGuider", model=["demo", 0], conditioning=["positive", 0]),
+        "sampled": node(
+            "SamplerCustomAdvanced",
+            noise=["noise", 0],
+            guider=guider or ["basic", 0],
+            sampler=sampler,
+            sigmas=sigmas,
+            latent_image=latent or ["latent", 0],
+        ),
+        **shown(["sampled", 0]),
+    }
+
+
+def distilled(**changes: Any) -> Graph:
+    """A very short distillation of the demo teacher and two pictures of the student."""
+    settings: dict[str, Any] = {
+        "guider": ["guider", 0],
+        "clip": ["demo", 1],
+        "prompts": ["prompts", 0],
+        "latent": ["latent", 0],
+        "iterations": 2,
+        "batch_size": 2,
+        "steps": 2,
+        "t_init": 0.0,
+        "student_learning_rate": 1e-4,
+        "fake_learning_rate": 1e-4,
+        "learning_rate_decay": False,
+        "alpha": 1.0,
+        "ema_half_life": 100.0,
+        "seed": 3,
+        "run_name": "test",
+        "existing_run": "start over",
+        "preview_every": 1000,
+        "save_every": 1000,
+    }
+    return {
+        **demo(),
+        "guider": node(
+            "SiDLSGGuider", model=["demo", 0], positive=["positive", 0], negative=["negative", 0], guidance_scale=1.5
+        ),
+        "prompts": node("SiDPrompts", text="red apple\ngrinning face\nred apple", file=""),
+        "distilled": node("SiDDistill", **(settings | changes)),
+        "generated": node(
+            "SiDGenerate",
+            model=["distilled", 0],
+            positive=["positive", 0],
+            seed=1,
+            width=64,
+            height=64,
+            batch_size=2,
+            steps=0,
+            t_init=0.0,
+            noise_mode="as trained",
+        ),
+        **shown(["generated", 0]),
+    }

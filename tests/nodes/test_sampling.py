@@ -1,0 +1,151 @@
+import logging
+
+import pytest
+import torch
+from graphs import demo, node, sampled, shown
+
+# ComfyUI's sigmas of the SiD times 625, 468, 312, 156 under the SD schedule.
+SIGMAS_OF_FOUR_STEPS = [2.502, 1.455, 0.868, 0.470, 0.0]
+
+
+def student_graph(sampler: dict, **extra) -> dict:
+    scheduler = node("SiDScheduler", model=["demo", 0], steps=4, t_init=0.0)
+    return {**demo(), "sigmas": scheduler, "sampler": sampler, **sampled(["sampler", 0], ["sigmas", 0]), **extra}
+
+
+def latent_of(result) -> torch.Tensor:
+    assert result.success, result.error
+    return result.value("sampled")["samples"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 50])
+def test_scheduler_spaces_any_number_of_steps_evenly_from_t_init(run_graph, steps):
+    graph = {**demo(), "sigmas": node("SiDScheduler", model=["demo", 0], steps=steps, t_init=625.0)}
+    graph |= sampled(["lcm", 0], ["sigmas", 0]) | {"lcm": node("KSamplerSelect", sampler_name="lcm")}
+    result = run_graph(graph)
+    sigmas = result.value("sigmas")
+    sampling = result.value("demo").model.model_sampling
+    times = [625 * (steps - i) // steps for i in range(steps)]
+    torch.testing.assert_close(sigmas[:-1], sampling.sigmas[times], rtol=1e-5, atol=0)
+    assert sigmas[-1] == 0
+
+
+def test_scheduler_gives_the_published_sigmas(run_graph):
+    result = run_graph(student_graph(node("SiDSampler", noise_mode="fresh")))
+    torch.testing.assert_close(result.value("sigmas"), torch.tensor(SIGMAS_OF_FOUR_STEPS), rtol=0, atol=6e-4)
+
+
+def test_fresh_noise_is_the_stock_lcm_sampler(run_graph):
+    ours = latent_of(run_graph(student_graph(node("SiDSampler", noise_mode="fresh"))))
+    stock = latent_of(run_graph(student_graph(node("KSamplerSelect", sampler_name="lcm"))))
+    torch.testing.assert_close(ours, stock, rtol=0, atol=2e-5)
+    assert ours.std() > 0.1
+
+
+def test_part_of_a_schedule_is_the_stock_lcm_sampler(run_graph):
+    def first_two_steps(sampler):
+        split = {"split": node("SplitSigmas", sigmas=["sigmas", 0], step=2)}
+        graph = student_graph(sampler, **split)
+        graph["sampled"]["inputs"]["sigmas"] = ["split", 0]
+        return latent_of(run_graph(graph))
+
+    ours = first_two_steps(node("SiDSampler", noise_mode="fresh"))
+    stock = first_two_steps(node("KSamplerSelect", sampler_name="lcm"))
+    torch.testing.assert_close(ours, stock, rtol=0, atol=2e-5)
+
+
+def masked(graph: dict) -> dict:
+    """Inpaint the left half of a picture of the demo's own."""
+    graph |= {
+        "grey": node("EmptyImage", width=64, height=64, batch_size=2, color=0x4080C0),
+        "encoded": node("VAEEncode", pixels=["grey", 0], vae=["demo", 2]),
+        "all": node("SolidMask", value=0.0, width=64, height=64),
+        "left": node("SolidMask", value=1.0, width=32, height=64),
+        "mask": node("MaskComposite", destination=["all", 0], source=["left", 0], x=0, y=0, operation="add"),
+        "inpaint": node("SetLatentNoiseMask", samples=["encoded", 0], mask=["mask", 0]),
+    }
+    graph["sampled"]["inputs"]["latent_image"] = ["inpaint", 0]
+    return graph
+
+
+def test_inpainting_keeps_the_unmasked_part_and_equals_the_stock_sampler(run_graph):
+    result = run_graph(masked(student_graph(node("SiDSampler", noise_mode="fresh"))))
+    ours, source = latent_of(result), result.value("encoded")["samples"]
+    stock = latent_of(run_graph(masked(student_graph(node("KSamplerSelect", sampler_name="lcm")))))
+    torch.testing.assert_close(ours, stock, rtol=0, atol=2e-5)
+    torch.testing.assert_close(ours[..., 4:], source[..., 4:], rtol=0, atol=1e-5)
+    assert (ours[..., :4] - source[..., :4]).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("mode", ["ddim", "fixed"])
+def test_noise_modes_against_the_papers_own_scale(run_graph, mode):
+    """Independent route: x_t in VP scale from the raw network, the noise of each step by its definition."""
+    result = run_graph(student_graph(node("SiDSampler", noise_mode=mode)))
+    ours = latent_of(result)
+    model = result.value("demo").model
+    context = result.value("positive")[0][0].expand(2, -1, -1)
+    noise = torch.randn(ours.shape, generator=torch.manual_seed(7))
+    clean = None
+    with torch.inference_mode():
+        for t in (625, 468, 312, 156):
+            sigma = float(model.model_sampling.sigmas[t])
+            alpha, sigma_vp = (1 + sigma**2) ** -0.5, sigma * (1 + sigma**2) ** -0.5
+            x_t = sigma_vp * noise if clean is None else alpha * clean + sigma_vp * noise
+            v = model.diffusion_model(x_t, torch.full((2,), float(t)), context=context, transformer_options={})
+            clean = alpha * x_t - sigma_vp * v
+            if mode == "ddim":
+                noise = (x_t - alpha * clean) / sigma_vp
+    torch.testing.assert_close(ours, clean, rtol=0, atol=1e-4)
+
+
+def test_every_step_reports_to_the_preview_callback(run_graph):
+    result = run_graph(student_graph(node("SiDSampler", noise_mode="fresh")))
+    steps = [data["value"] for kind, data in result.events if kind == "progress" and data["node"] == "sampled"]
+    assert steps[-4:] == [1, 2, 3, 4]
+
+
+def generated(**changes) -> dict:
+    inputs = {"width": 64, "height": 64, "batch_size": 2, "steps": 0, "t_init": 0.0, "noise_mode": "as trained"}
+    inputs |= {"model": ["demo", 0], "positive": ["positive", 0], "seed": 7} | changes
+    return {**demo(changes.pop("weights", "student, 4 steps")), "sampled": node("SiDGenerate", **inputs)} | shown(
+        ["sampled", 0]
+    )
+
+
+def test_generate_is_the_three_nodes_it_replaces(run_graph):
+    one = latent_of(run_graph(generated()))
+    graph = {**student_graph(node("SiDSampler", noise_mode="as trained")), **demo("student, 4 steps")}
+    torch.testing.assert_close(one, latent_of(run_graph(graph)), rtol=0, atol=1e-5)
+
+
+def test_the_student_says_how_many_steps(run_graph):
+    by_itself = latent_of(run_graph(generated()))
+    asked = latent_of(run_graph(generated(steps=4, t_init=625.0, noise_mode="fresh")))
+    torch.testing.assert_close(by_itself, asked, rtol=0, atol=0)
+
+
+def test_a_widget_against_the_student_warns(run_graph, caplog):
+    with caplog.at_level(logging.WARNING):
+        result = run_graph(generated(steps=2))
+    assert result.success
+    assert "steps is 2, but this student was trained for 4" in caplog.text
+
+
+def test_steps_zero_without_a_student_says_what_to_do(run_graph):
+    graph = student_graph(node("SiDSampler", noise_mode="fresh"))
+    graph["sigmas"]["inputs"]["steps"] = 0
+    result = run_graph(graph)
+    assert not result.success
+    assert "not a SiD student" in result.error and "SiDLoadStudent" in result.error
+
+
+def test_an_unknown_noise_mode_is_refused(run_graph):
+    result = run_graph(student_graph(node("SiDSampler", noise_mode="frsh")))
+    assert not result.success
+    assert "frsh" in result.error
+
+
+def test_pictures_of_a_batch_differ(run_graph):
+    pictures = latent_of(run_graph(generated()))
+    assert pictures.shape == (2, 16, 8, 8)
+    assert (pictures[0] - pictures[1]).abs().mean() > 0.05

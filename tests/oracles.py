@@ -1,0 +1,113 @@
+"""What the method is tested against: the parity vectors, and networks small enough to know their answers."""
+
+import json
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sid_pack.sid_core.data import Cond, PromptSet
+from sid_pack.sid_core.distill import Predictors, Run, Settings
+from sid_pack.sid_core.guidance import guided
+from sid_pack.sid_core.process import Process
+
+PARITY = Path(__file__).parent / "data" / "parity"
+
+
+@cache
+def parity(name: str) -> tuple[list[dict], dict[str, Tensor]]:
+    """The entries of a parity file and its tensors, see data/parity/README.md."""
+    return json.loads((PARITY / f"{name}.json").read_text()), load_file(PARITY / f"{name}.safetensors")
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, as a share of the largest value; NaN and other shapes are infinitely wrong."""
+    if actual.shape != expected.shape:
+        return math.inf
+    error = (actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
+    return math.inf if error.isnan() else float(error)
+
+
+@cache
+def stable_diffusion_alphas() -> tuple[float, ...]:
+    """ᾱ_t for t = 0 … 999 in plain Python floats."""
+    first, last = math.sqrt(0.00085), math.sqrt(0.012)
+    alphas, product = [], 1.0
+    for t in range(1000):
+        product *= 1 - (first + (last - first) * t / 999) ** 2
+        alphas.append(product)
+    return tuple(alphas)
+
+
+class ToyNetwork(nn.Module):
+    """A nonlinear network of a few weights: tanh(x W + c U + t b) V, per element of a (B, C, 1, 1) latent."""
+
+    def __init__(self, channels: int = 2, words: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        shapes = {"w": (channels, 5), "u": (words, 5), "b": (5,), "v": (5, channels)}
+        for name, shape in shapes.items():
+            setattr(self, name, nn.Parameter(0.5 * torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype)))
+
+    def forward(self, x: Tensor, t: Tensor, word: Tensor) -> Tensor:
+        """x: (B, C, 1, 1), t: (B,) of about 0…1, word: (B, words) → shaped as x."""
+        hidden = torch.tanh(x.flatten(1) @ self.w + word @ self.u + t[:, None].to(x.dtype) * self.b)
+        return (hidden @ self.v).view_as(x)
+
+
+def toy_prompts(words: int = 3, dtype: torch.dtype = torch.float32) -> PromptSet:
+    """One-hot prompts, and a ∅-prompt of zeros."""
+    rows = [{"word": row[None]} for row in torch.eye(words, dtype=dtype)]
+    return PromptSet.of([f"prompt {i}" for i in range(words)], rows, {"word": torch.zeros(1, words, dtype=dtype)})
+
+
+def toy_predictor(network: nn.Module, process: Process, time_scale: float = 1e-3):
+    """predict(x_t, t, cond) → clean prediction, of a network that returns what `process` says it does."""
+
+    def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return process.clean(network(x_t, t * time_scale, cond["word"]), x_t, t)
+
+    return predict
+
+
+class ToyDistillation:
+    """Three toy networks, a run and its predictors; `Settings` get small defaults that a test can replace."""
+
+    def __init__(self, process: Process, settings: Settings, *, time_scale: float = 1e-3, dtype=torch.float32):
+        self.process = process
+        self.prompts = toy_prompts(dtype=dtype)
+        self.teacher = ToyNetwork(seed=1, dtype=dtype).requires_grad_(False)
+        self.run = Run(ToyNetwork(seed=2, dtype=dtype), ToyNetwork(seed=3, dtype=dtype), settings)
+        teacher = toy_predictor(self.teacher, process, time_scale)
+        scale = settings.guidance.teacher
+        self.predict = Predictors(
+            teacher=lambda x_t, t, cond, uncond: guided(teacher, x_t, t, cond, uncond, scale),
+            fake=toy_predictor(self.run.fake, process, time_scale),
+            student=toy_predictor(self.run.student, process, time_scale),
+        )
+
+    def weights(self) -> list[Tensor]:
+        """Copies of the student's and the fake score's weights."""
+        return [p.detach().clone() for network in (self.run.student, self.run.fake) for p in network.parameters()]
+
+    def iterations(self):
+        """The generator that trains the run."""
+        from sid_pack.sid_core.distill import distill
+
+        return distill(self.run, self.predict, self.prompts, self.process, (2, 1, 1), torch.device("cpu"))
+
+    def train(self, iterations: int) -> list:
+        """Results of that many iterations."""
+        results = self.iterations()
+        return [next(results) for _ in range(iterations)]
+
+
+def small(settings: Settings, **changes) -> Settings:
+    """`settings` with a batch and learning rates for toys."""
+    return replace(
+        settings, **({"batch": 8, "student_learning_rate": 1e-2, "fake_learning_rate": 1e-2} | changes)
+    )
