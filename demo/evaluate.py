@@ -1,4 +1,4 @@
-"""Measure the demo's models by the demo protocol (see `protocol.py`) and print a table.
+"""Measure the demo's models by the demo protocol (see `demo_protocol.py`) and print a table.
 
     python demo/evaluate.py --teacher 50 dpmpp_2m karras 3 --teacher 4 dpmpp_2m karras 3 \
         --student demo/assets/student_4_steps.safetensors 4
@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from demo_protocol import SEEDS, DemoProtocol, Scores
 from drawing import Artist, Setting
 from emoji import load_emoji
 from host import start_comfyui
-from protocol import SEEDS, DemoProtocol, Scores
 from torch import Tensor
 
 BATCH = 128

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from demo_protocol import SEEDS, DemoProtocol
 from drawing import Artist, Setting
 from emoji import load_emoji
 from evaluate import BATCH, HEADER, Result, as_json, evaluate, row, some_captions, table
 from host import start_comfyui
-from protocol import SEEDS, DemoProtocol
 
 CFGS = (1.0, 2.0, 3.0, 5.0)
 EVALUATIONS_PER_STEP = 2

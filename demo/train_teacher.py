@@ -2,8 +2,8 @@
 
     python demo/train_teacher.py [--iterations 6000]
 
-About half an hour to an hour on two CPU cores, minutes on a GPU. A run that is stopped goes on from its last
-checkpoint, which lies beside the output file.
+It wants `assets/codec.safetensors` from train_codec.py, and took 37 minutes on two CPU cores. A run that is stopped
+goes on from its last checkpoint, which lies beside the output file.
 """
 
 import argparse
@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from emoji import load_emoji
 from host import start_comfyui
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 BATCH = 64
@@ -29,19 +28,6 @@ SEED = 0
 
 def words_of(caption: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", caption)
-
-
-def fit_codec(pictures: Tensor, codec: nn.Module) -> None:
-    """Fill the codec with the principal components of the pictures' patches, scaled to unit variance."""
-    channels, patch = codec.basis.shape[0], codec.basis.shape[-1]
-    patches = nn.functional.unfold(pictures, patch, stride=patch).transpose(1, 2).reshape(-1, 3 * patch * patch)
-    patches = patches.double()
-    mean = patches.mean(0)
-    variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-    codec.mean.copy_(mean)
-    codec.basis.copy_(axes[:, -channels:].flip(1).T.reshape(codec.basis.shape))
-    codec.scale.copy_(variances[-channels:].mean().sqrt())
-    print(f"codec: {channels} components keep {float(variances[-channels:].sum() / variances.sum()):.1%}")
 
 
 def initialize(network: nn.Module) -> None:
@@ -71,12 +57,10 @@ def learning_rate(iteration: int, iterations: int) -> float:
     return LEARNING_RATE * min(1.0, (iteration + 1) / WARM_UP) * float(0.5 * (1 + progress.cos()))
 
 
-def tensors_to_ship(networks: nn.ModuleDict, codec: nn.Module) -> dict[str, Tensor]:
-    prefixes = {"model.diffusion_model.": networks["unet"], "text_encoder.": networks["text"], "codec.": codec}
+def tensors_to_ship(networks: nn.ModuleDict) -> dict[str, Tensor]:
+    prefixes = {"model.diffusion_model.": networks["unet"], "text_encoder.": networks["text"]}
     return {
-        prefix + key: value.half().contiguous()
-        for prefix, module in prefixes.items()
-        for key, value in module.state_dict().items()
+        prefix + key: value.half() for prefix, module in prefixes.items() for key, value in module.state_dict().items()
     }
 
 
@@ -87,15 +71,16 @@ def main() -> None:
     args = parser.parse_args()
     start_comfyui()
     import comfy.model_management as host
+
     from sid_pack.nodes import demo_model
+    from sid_pack.sid_core.checkpoint import write_tensors
     from sid_pack.sid_core.process import VP
 
     device = host.get_torch_device()
     emoji = load_emoji()
-    pictures = emoji.images.permute(0, 3, 1, 2) * 2 - 1
     codec = demo_model.PatchCodec()
-    fit_codec(pictures, codec)
-    latents = codec.encode(pictures)[emoji.training].to(device)
+    codec.load_state_dict(demo_model.read_weights(demo_model.CODEC)[0])
+    latents = codec.encode(emoji.images.permute(0, 3, 1, 2) * 2 - 1)[emoji.training].to(device)
     captions = [emoji.captions[index] for index in emoji.training]
     vocabulary = ["", "?", *sorted({word for caption in captions for word in words_of(caption)})]
     tokenizer = demo_model.WordTokenizer(vocabulary)
@@ -132,7 +117,7 @@ def main() -> None:
 
     def save() -> None:
         metadata = {"base": demo_model.BASE_ID, "vocabulary": json.dumps(vocabulary), "licence": "Apache-2.0"}
-        save_file(tensors_to_ship(ema.module, codec), args.out, metadata)
+        write_tensors(args.out, tensors_to_ship(ema.module), metadata)
 
     began, mean_loss = time.perf_counter(), 0.0
     for iteration in range(start, args.iterations):

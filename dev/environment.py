@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def check_space(free_bytes: int, needed: Size) -> None:
 
 
 def packages_size(system: str) -> Size:
-    """Measured; most of it is torch, whose default build for Linux holds CUDA."""
+    """Measured on Linux, where torch's default build holds CUDA; elsewhere the sum of the packages, rounded up."""
     return Size(2.9, 5.8, 9.0) if system == "Linux" else Size(0.6, 1.5, 3.0)
 
 
@@ -119,14 +120,17 @@ def fingerprint(files: list[Path]) -> str:
 
 def ensure_venv() -> None:
     """Make the virtual environment, again if it was made by another Python or if the project was moved."""
-    stamp, made_by = VENV / "sid-venv.stamp", f"{platform.python_version()} {VENV}"
+    stamp, made_by = VENV / "sid-venv.stamp", "Python {}.{} {}".format(*sys.version_info[:2], VENV)
     # The link to the Python that made it may dangle.
     if is_stamped(stamp, made_by) and venv_python().exists():
         return
     size = packages_size(platform.system())
     check_space(shutil.disk_usage(str(ROOT)).free, size)
     print(f"Making an environment in {HOME}; to undo it, delete that folder.", flush=True)
-    print(f"In total {size.download:.1f} GB to download (kept by pip) and {size.installed:.1f} GB on disk.", flush=True)
+    print(
+        f"About {size.download:.1f} GB to download (kept in pip's cache), {size.installed:.1f} GB installed.",
+        flush=True,
+    )
     HOME.mkdir(exist_ok=True)
     made = subprocess.run(
         [sys.executable, "-m", "venv", "--clear", str(VENV)],
@@ -204,19 +208,20 @@ def pip(arguments: list[str]) -> None:
     ) as process:
         for line in process.stdout:
             tail.append(line.rstrip())
-            if takes_long(line):
-                # The list of all packages' names is one line of thousands of characters.
-                print(f"  {line.strip()[:100]}", flush=True)
+            shown = announcement(line)
+            if shown:
+                print(f"  {shown}", flush=True)
     if process.returncode:
         output = "\n".join(tail)
         raise SetupError(f"pip {arguments[0]} failed; its last lines:\n{output}\n{advice(output)}")
 
 
-def takes_long(line: str) -> bool:
-    """Whether a line of pip's output announces something of megabytes, or the installing of it all."""
-    return line.startswith("Installing collected packages") or (
-        line.strip().startswith("Downloading") and " MB)" in line
-    )
+def announcement(line: str) -> str | None:
+    """What to show of a line of pip's output: 'torch-2.11.0 (530.6 MB)', or that it installs; None for the rest."""
+    if line.startswith("Installing collected packages"):
+        return "installing"
+    found = re.search(r"Downloading ([^-/]+-[^-]+)-\S+ (\(\S+ MB\))", line)
+    return f"{found.group(1)} {found.group(2)}" if found else None
 
 
 def advice(output: str) -> str:

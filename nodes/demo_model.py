@@ -23,9 +23,11 @@ from ..sid_core.checkpoint import read_tensors
 from .students import load_student
 
 ASSETS = Path(__file__).parent.parent / "demo" / "assets"
+CODEC = ASSETS / "codec.safetensors"
 TEACHER = ASSETS / "teacher.safetensors"
 LATENT_CHANNELS = 16
 PATCH = 8
+DECODER_WIDTH = 64
 CONTEXT_WORDS = 12
 CONTEXT_WIDTH = 128
 PADDING, UNKNOWN = 0, 1
@@ -146,16 +148,24 @@ class HostedWordEncoder(WordEncoder):
 
 
 class PatchCodec(nn.Module):
-    """A linear codec: each 8x8 patch of the picture on its first 16 principal components.
+    """Each 8x8 patch of the picture on its first 16 principal components, and back by a small convolutional decoder.
 
-    picture (B, 3, H, W) in [-1, 1] ↔ latent (B, 16, H/8, W/8) of unit variance over the emoji.
+    picture (B, 3, H, W) in [-1, 1] ↔ latent (B, 16, H/8, W/8) of unit variance over the emoji. The linear decoder
+    alone leaves seams between patches; `refine` sees a patch's neighbours and adds what the components dropped.
     """
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(3 * PATCH * PATCH))
+        pixels = 3 * PATCH * PATCH
+        self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("basis", torch.zeros(LATENT_CHANNELS, 3, PATCH, PATCH))
         self.register_buffer("scale", torch.ones(()))
+        self.refine = nn.Sequential(
+            nn.Conv2d(LATENT_CHANNELS, DECODER_WIDTH, 3, padding=1),
+            *(ResidualBlock(DECODER_WIDTH) for _ in range(3)),
+            nn.Conv2d(DECODER_WIDTH, pixels, 1),
+            nn.PixelShuffle(PATCH),
+        )
 
     def encode(self, picture: Tensor) -> Tensor:
         latent = nn.functional.conv2d(picture, self.basis, stride=PATCH)
@@ -165,7 +175,20 @@ class PatchCodec(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         picture = nn.functional.conv_transpose2d(latent * self.scale, self.basis, stride=PATCH)
         patch_mean = self.mean.view(3, PATCH, PATCH)
-        return picture + patch_mean.tile(1, latent.shape[-2], latent.shape[-1])
+        return picture + patch_mean.tile(1, latent.shape[-2], latent.shape[-1]) + self.refine(latent)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))), all of one width."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.change = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.change(x)
 
 
 def build_model() -> comfy.model_patcher.ModelPatcher:
@@ -228,7 +251,7 @@ def load_demo(student: str | None = None) -> tuple[comfy.model_patcher.ModelPatc
     model = build_model()
     model.model.diffusion_model.load_state_dict(part(weights, "model.diffusion_model."))
     clip = build_clip(json.loads(metadata["vocabulary"]), part(weights, "text_encoder."))
-    vae = build_vae(part(weights, "codec."))
+    vae = build_vae(read_weights(CODEC)[0])
     codec = vae.first_stage_model
     # What the host's live previews show of a latent: each patch's mean colour.
     model.model.latent_format.latent_rgb_factors = (codec.basis.mean((2, 3)) * codec.scale).tolist()

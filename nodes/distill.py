@@ -99,8 +99,8 @@ class Training:
         self.saved = self.run.iteration
 
     def preview(self, iteration: int, show) -> None:
-        """Pictures of the first prompts from the same noise each time, by the averaged student with all its steps."""
-        rows = torch.arange(min(PREVIEWS, len(self.prompts)))
+        """Pictures of the same prompts from the same noise each time, by the averaged student with all its steps."""
+        rows = torch.linspace(0, len(self.prompts) - 1, min(PREVIEWS, len(self.prompts))).long()
         cond = {name: values.to(self.device) for name, values in self.prompts.batch(rows).items()}
         draw = generator_for(self.run.settings.seed, 0)
 
@@ -245,7 +245,7 @@ class SiDDistill(io.ComfyNode):
                     default=100,
                     min=1,
                     max=1_000_000,
-                    tooltip="Iterations between preview pictures of the first 8 prompts (with a VAE connected).",
+                    tooltip="Iterations between preview pictures of 8 of the prompts (with a VAE connected).",
                 ),
                 io.Int.Input(
                     "save_every",
@@ -288,8 +288,8 @@ class SiDDistill(io.ComfyNode):
     ):
         if not isinstance(guider, SiDGuider):
             raise ValueError(
-                f"the guider is a {type(guider).__name__}; expected SiDLSGGuider, SiDZeroCFGGuider or SiDAntiCFGGuider, "
-                "which say how teacher and fake score are guided."
+                f"the guider is a {type(guider).__name__}; expected SiDLSGGuider, SiDZeroCFGGuider or "
+                "SiDAntiCFGGuider, which say how teacher and fake score are guided."
             )
         settings = Settings(
             guidance=guider.guidance,

@@ -67,7 +67,7 @@ def _inputs(*strategy: io.Input) -> list[io.Input]:
         io.Model.Input(
             "weaker_model",
             optional=True,
-            tooltip="A worse model of the same kind, such as an earlier checkpoint. Predictions are moved away from it.",
+            tooltip="A worse model of the same kind, such as an earlier checkpoint, to move predictions away from.",
         ),
         io.Float.Input(
             "weaker_strength",

@@ -51,8 +51,8 @@ class SiDPrompts(io.ComfyNode):
                 io.String.Input(
                     "file",
                     default="",
-                    tooltip="A UTF-8 text file: its full path, or its name in ComfyUI's input folder. emoji_names.txt comes "
-                    "with the pack. Empty: none.",
+                    tooltip="A UTF-8 text file: its full path, or its name in ComfyUI's input folder. emoji_names.txt "
+                    "comes with the pack. Empty: none.",
                 ),
             ],
             outputs=[
@@ -74,7 +74,8 @@ class SiDPrompts(io.ComfyNode):
         parsed = parse_prompts(f"{text}\n{read_prompt_file(file.strip()) if file.strip() else ''}")
         if not parsed.prompts:
             raise ValueError(
-                "there are no prompts: the box and the file hold only blank lines and # comments. Write one prompt a line."
+                "there are no prompts: the box and the file hold only blank lines and # comments. Write one prompt a "
+                "line."
             )
         said = f"{len(parsed.prompts)} prompts" + (
             f", {parsed.duplicates} duplicates dropped" * bool(parsed.duplicates)

@@ -85,8 +85,8 @@ def _schedule_inputs() -> list[io.Input]:
             min=0.0,
             max=999.0,
             step=1.0,
-            tooltip="Training time of the first step: 1 to 999 for SD models (625 is usual), up to 1.0 for flow models. "
-            "0: as the student was trained, or 625 / 1.0.",
+            tooltip="Training time of the first step: 1 to 999 for SD models (625 is usual), up to 1.0 for flow "
+            "models. 0: as the student was trained, or 625 / 1.0.",
         ),
     ]
 
@@ -128,7 +128,7 @@ class SiDSampler(io.ComfyNode):
             node_id="SiDSampler",
             display_name="SiD Sampler",
             category="SiD/sampling",
-            description="The few-step sampler, for SamplerCustom(Advanced). Use it at CFG 1 with SiDScheduler's sigmas.",
+            description="The few-step sampler for SamplerCustom(Advanced), at CFG 1 with SiDScheduler's sigmas.",
             inputs=[_noise_mode_input()],
             outputs=[io.Sampler.Output(display_name="sampler")],
         )

@@ -73,7 +73,7 @@ class VP(_Diffusion):
     def coefficients(self, t: Tensor) -> Coefficients:
         """t: whole training times 0…T-1, any shape. Raises ValueError outside that range."""
         index = t.to(self.alphas_cumprod.device).long()
-        if index.numel() and not (0 <= int(index.min()) and int(index.max()) < len(self.alphas_cumprod)):
+        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self.alphas_cumprod)):
             raise ValueError(f"t is in {index.min()}…{index.max()}; expected 0…{len(self.alphas_cumprod) - 1}")
         alpha_bar = self.alphas_cumprod[index]
         return Coefficients(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())

@@ -39,9 +39,14 @@ class StudentInfo:
                 f"its metadata lacks {', '.join(PREFIX + name for name in missing)}, so it is not a student saved by "
                 "SiDSaveStudent. Ordinary checkpoints and LoRAs go into ComfyUI's own loaders."
             )
-        info = cls(**{name: json.loads(metadata[PREFIX + name]) for name in cls.__dataclass_fields__})
-        if not (isinstance(info.steps, int) and info.steps >= 1 and info.t_init > 0 and info.noise_mode in NOISE_MODES):
-            raise NotACheckpointError(f"its metadata says {info}, which no sampler can run")
+        values = {name: metadata[PREFIX + name] for name in cls.__dataclass_fields__}
+        try:
+            info = cls(**{name: json.loads(value) for name, value in values.items()})
+            usable = isinstance(info.steps, int) and info.steps >= 1 and info.t_init > 0
+        except (json.JSONDecodeError, TypeError):  # no JSON, or a first time that is no number
+            usable = False
+        if not (usable and info.noise_mode in NOISE_MODES):
+            raise NotACheckpointError(f"its metadata says {values}, which no sampler can run")
         return info
 
 

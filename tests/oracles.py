@@ -108,6 +108,4 @@ class ToyDistillation:
 
 def small(settings: Settings, **changes) -> Settings:
     """`settings` with a batch and learning rates for toys."""
-    return replace(
-        settings, **({"batch": 8, "student_learning_rate": 1e-2, "fake_learning_rate": 1e-2} | changes)
-    )
+    return replace(settings, **({"batch": 8, "student_learning_rate": 1e-2, "fake_learning_rate": 1e-2} | changes))

@@ -14,7 +14,7 @@ def api_graph(sheet: Sheet, definitions: Definitions) -> dict[str, Any]:
         graph[str(node.id)] = {
             "class_type": node.kind,
             "inputs": {name: _value(value, definitions) for name, value in values.items()},
-            "_meta": {"title": node.title or definitions[node.kind]["display_name"]},
+            "_meta": {"title": node.title or definitions[node.kind]["display_name"] or node.kind},
         }
     return graph
 

@@ -58,7 +58,8 @@ def inputs_of(node: Node, definitions: Definitions) -> list[Input]:
 def values_of(node: Node, definitions: Definitions) -> dict[str, Value]:
     """Every input that has a value: those that the sheet sets, and the defaults of the other widgets."""
     inputs = inputs_of(node, definitions)
-    values = {each.name: each.default for each in inputs if each.is_widget} | node.inputs
+    defaults = {each.name: each.default for each in inputs if each.is_widget and each.name not in node.inputs}
+    values = defaults | node.inputs
     return {each.name: values[each.name] for each in inputs if each.name in values}
 
 

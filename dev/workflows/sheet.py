@@ -50,7 +50,7 @@ class Sheet:
     def nodes(self) -> list[Node]:
         return [node for column in self.columns for node in column.nodes]
 
-    def column(self, title: str, *, width: int = 300) -> None:
+    def column(self, title: str, *, width: int = 280) -> None:
         """Begin the next column."""
         self.columns.append(Column(title, width))
 

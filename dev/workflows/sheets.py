@@ -15,12 +15,14 @@ def demo_sample_student() -> Sheet:
         "A **student** of the small text-to-emoji model that comes with this pack draws eight pictures of a prompt, in "
         "4 steps at CFG 1. No download, and any CPU will do.\n\n"
         "1. Press **Run**. The pictures appear in *Save Image*; each further run draws others.\n"
-        "2. Write another prompt. Names of emoji work best: `hot air balloon`, `cat face`, `grinning face`, "
-        "`blue heart`, `sunflower`.\n"
+        "2. Write another prompt. Names of emoji work best: `sunflower`, `cat face`, `grinning face`, "
+        "`penguin`, `broken heart`.\n"
         "3. *steps* 0 means: as the student was trained. Try 1 or 2 and compare.",
-        note_height=330,
+        note_height=230,
     )
+    sheet.column("Model")
     model, clip, vae = _demo(sheet, "student, 4 steps")
+    sheet.column("Prompt")
     prompt = _prompt(sheet, clip, PROMPT)
     sheet.column("Sample")
     latent = sheet.add("SiDGenerate", model=model, positive=prompt, width=EMOJI, height=EMOJI, batch_size=PICTURES)
@@ -37,9 +39,11 @@ def demo_sample_student_stock() -> Sheet:
         "1. Press **Run**.\n"
         "2. Put a *KSamplerSelect* with `lcm` in the place of *SiD Sampler*: that is the same method as its "
         "*noise_mode* `fresh`.",
-        note_height=300,
+        note_height=200,
     )
+    sheet.column("Model")
     model, clip, vae = _demo(sheet, "student, 4 steps")
+    sheet.column("Prompt")
     prompt = _prompt(sheet, clip, PROMPT)
     sheet.column("How to sample")
     guider = sheet.add("BasicGuider", "Guider: the prompt alone, CFG 1", model=model, conditioning=prompt)
@@ -59,7 +63,7 @@ def demo_teacher_lsg() -> Sheet:
         "1. Press **Run**.\n"
         "2. Change *guidance_scale*: higher follows the prompt more closely, with less variety. 1 is no guidance.\n"
         "3. When you like the pictures, connect the same guider to *SiD Distill* (see *demo_distil*).",
-        note_height=320,
+        note_height=220,
     )
 
 
@@ -69,11 +73,10 @@ def demo_teacher_zero_cfg() -> Sheet:
         "SiDZeroCFGGuider",
         "## The teacher under Zero-CFG\n\n"
         "**Zero-CFG** does not guide the teacher: these are its pictures at CFG 1, from one forward a step. While "
-        "distilling, the fake score does without the prompt, and so the student follows it more than the teacher "
-        "does here.\n\n"
+        "distilling, the fake score does without the prompt. It favours variety.\n\n"
         "1. Press **Run**.\n"
         "2. Compare with *demo_teacher_lsg*, where the teacher is guided.",
-        note_height=280,
+        note_height=190,
     )
 
 
@@ -83,11 +86,11 @@ def demo_teacher_anti_cfg() -> Sheet:
         "SiDAntiCFGGuider",
         "## The teacher under Anti-CFG\n\n"
         "**Anti-CFG** does not guide the teacher: these are its pictures at CFG 1, from one forward a step. While "
-        "distilling, the fake score is guided *negatively*, which pushes the student towards the prompt.\n\n"
+        "distilling, the fake score is guided *negatively*. It favours pictures that fit the prompt.\n\n"
         "1. Press **Run**.\n"
-        "2. *fake_guidance_scale* changes nothing here. It is for *SiD Distill*, where a more negative value means "
-        "closer to the prompt.",
-        note_height=290,
+        "2. *fake_guidance_scale* changes nothing here: it is for *SiD Distill*. Compare with *demo_teacher_lsg*, "
+        "where the teacher is guided.",
+        note_height=200,
     )
 
 
@@ -96,23 +99,24 @@ def demo_distil() -> Sheet:
         "demo_distil",
         "## Distil a model, and sample the student\n\n"
         "**SiD Distill** makes a 4-step student of the demo teacher, from the names of the emoji alone, without a "
-        "picture to learn from. On a CPU this takes some minutes, on a GPU seconds.\n\n"
+        "picture to learn from. On a CPU this takes some minutes.\n\n"
         "1. Press **Run**. *SiD Distill* shows its progress, and every 50 iterations what the student draws.\n"
         "2. At its end, the student draws the prompt in *Save Image*, and *SiD Save Student* writes it to "
         "`output/diffusion_models`.\n"
         "3. **Cancel** keeps what was learnt: run again, and it goes on. Raise *iterations* to learn for longer.\n\n"
-        "For a model of your own, replace the demo model by its loader, give prompts of the kind you will write, set the "
-        "latent to its size, and both learning rates to about 1e-6.",
-        note_height=470,
+        "For a model of your own, replace the demo model by its loader, give prompts of the kind you will write, set "
+        "the latent to its size, and both learning rates to about 1e-6.",
+        note_height=290,
     )
-    model, clip, vae = _demo(sheet, "teacher", title="Teacher")
+    sheet.column("Model and prompt")
+    model, clip, vae = _demo(sheet, "teacher")
     prompt = _prompt(sheet, clip, PROMPT)
     empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
     sheet.column("What to learn")
     guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=1.5)
     prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=EMOJI, height=EMOJI)
-    sheet.column("Distil", width=460)
+    sheet.column("Distil", width=380)
     student = sheet.add(
         "SiDDistill",
         guider=guider["guider"],
@@ -129,7 +133,7 @@ def demo_distil() -> Sheet:
         run_name="emoji_student",
         preview_every=50,
         control="fixed",
-        room=160,
+        room=230,
     )["student"]
     sheet.column("Use the student")
     sheet.add("SiDSaveStudent", model=student, filename_prefix="diffusion_models/emoji_student")
@@ -164,7 +168,9 @@ SHEETS = [
 
 def _demo_teacher(name: str, guider_kind: str, note: str, *, note_height: int) -> Sheet:
     sheet = Sheet(name, note, note_height=note_height)
+    sheet.column("Model")
     model, clip, vae = _demo(sheet, "teacher")
+    sheet.column("Prompt")
     prompt = _prompt(sheet, clip, PROMPT)
     empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
     sheet.column("How to sample")
@@ -189,10 +195,11 @@ def _checkpoint_student(name: str, family: str, checkpoint: str, repository: str
         "It is then in `output/diffusion_models`; one from elsewhere goes into `models/diffusion_models`.\n"
         "3. Press **R** to refresh the lists, choose both files, press **Run**.\n\n"
         "The student brings its steps along. A file that was distilled from another model is refused, with the reason.",
-        note_height=430,
+        note_height=260,
     )
-    sheet.column("Model and prompt", width=340)
+    sheet.column("Model", width=340)
     base = sheet.add("CheckpointLoaderSimple", "The model it was distilled from", ckpt_name=checkpoint)
+    sheet.column("Student and prompt", width=340)
     loaded = sheet.add("SiDLoadStudent", model=base["MODEL"], student=f"{student}_00001_.safetensors")
     prompt = _prompt(sheet, base["CLIP"], "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph")
     sheet.column("Sample")
@@ -203,9 +210,8 @@ def _checkpoint_student(name: str, family: str, checkpoint: str, repository: str
     return sheet
 
 
-def _demo(sheet: Sheet, weights: str, title: str | None = None) -> tuple[Output, Output, Output]:
-    sheet.column("Model and prompt")
-    node = sheet.add("SiDDemoModel", title, weights=weights)
+def _demo(sheet: Sheet, weights: str) -> tuple[Output, Output, Output]:
+    node = sheet.add("SiDDemoModel", weights=weights)
     return node["model"], node["clip"], node["vae"]
 
 
@@ -214,9 +220,9 @@ def _prompt(sheet: Sheet, clip: Output, text: str, title: str = "Prompt") -> Out
 
 
 def _sample_custom(sheet: Sheet, guider: Output, sampler: Output, sigmas: Output, vae: Output, prefix: str) -> None:
-    sheet.column("Sample")
     noise = sheet.add("RandomNoise")["NOISE"]
     empty = sheet.add("EmptyLatentImage", width=EMOJI, height=EMOJI, batch_size=PICTURES)["LATENT"]
+    sheet.column("Sample")
     sampled = sheet.add(
         "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=empty
     )
@@ -225,7 +231,7 @@ def _sample_custom(sheet: Sheet, guider: Output, sampler: Output, sigmas: Output
 
 def _pictures(sheet: Sheet, latent: Output, vae: Output, prefix: str) -> None:
     decoded = sheet.add("VAEDecode", samples=latent, vae=vae)["IMAGE"]
-    sheet.column("Pictures", width=420)
+    sheet.column("Pictures", width=380)
     shown = sheet.add(
         "ImageScale", "Enlarge 4 times", image=decoded, upscale_method="lanczos", width=SHOWN, height=SHOWN
     )

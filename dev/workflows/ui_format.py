@@ -8,8 +8,8 @@ from .sheet import Column, Node, Output, Sheet
 
 # The editor's measures, in its pixels. A node's position is that of its body; the title is above it.
 TITLE, SLOT, WIDGET, MULTILINE, BODY_END = 30, 20, 24, 100, 16
-NODE_GAP, COLUMN_GAP, GROUP_PADDING, GROUP_TITLE = 24, 60, 16, 44
-NOTE_WIDTH = 360
+NODE_GAP, COLUMN_GAP, GROUP_PADDING, GROUP_TITLE = 24, 52, 16, 44
+NOTE_WIDTH = 340
 PACK = "comfyui-sid"
 NAMESPACE = uuid.UUID("5d1c0c3e-0f6f-4c8b-9a53-6f1f3a8e5b70")
 

@@ -44,6 +44,7 @@ def test_stock_nodes_draw_what_the_prompt_says(run_graph):
 def test_the_codec_gives_back_real_pictures(comfyui):
     """16 of 192 components of a patch keep 93.5 % of the variance of the emoji."""
     from PIL import Image
+
     from sid_pack.nodes import demo_model
 
     with Image.open(demo_model.ASSETS / "emoji.png") as sheet:

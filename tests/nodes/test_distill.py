@@ -54,6 +54,7 @@ def test_the_same_seed_learns_the_same_student_and_the_teacher_is_not_touched(ru
     again = run_graph(distilled(run_name="b"))
     assert same(weights(first), weights(again))
     import comfy.model_management
+
     from sid_pack.nodes import demo_model
 
     teacher = again.value("demo")
@@ -66,6 +67,7 @@ def test_the_same_seed_learns_the_same_student_and_the_teacher_is_not_touched(ru
 def test_cancel_keeps_what_was_learnt_and_the_run_goes_on(run_graph, monkeypatch, comfyui):
     """Cancelled in the middle of the third iteration and queued again, it ends as the run that was not."""
     import comfy.model_management
+
     from sid_pack.nodes import distill
 
     unbroken = weights(run_graph(distilled(iterations=4, run_name="unbroken")))

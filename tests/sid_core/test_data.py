@@ -37,7 +37,10 @@ def test_replaced_rows_are_the_masked_ones_alone():
 
 
 def test_select_keeps_every_tensor():
-    assert {name: len(v) for name, v in select(prompt(1, y=1), torch.tensor([0, 0])).items()} == {"c_crossattn": 2, "y": 2}
+    assert {name: len(v) for name, v in select(prompt(1, y=1), torch.tensor([0, 0])).items()} == {
+        "c_crossattn": 2,
+        "y": 2,
+    }
 
 
 def test_prompts_of_other_lengths_are_repeated_to_a_common_one():

@@ -51,9 +51,7 @@ def test_flow_coefficients_and_noising_are_the_closed_form():
     process, t = Flow(shift=3.0), torch.tensor([0.25, 1.0], dtype=torch.float64)
     assert [c.tolist() for c in process.coefficients(t)] == [[0.75, 0.0], [0.25, 1.0]]
     x0, noise = randn(2, 1, 3), randn(2, 1, 3, seed=1)
-    torch.testing.assert_close(
-        process.diffuse(x0, noise, t), torch.stack([0.75 * x0[0] + 0.25 * noise[0], noise[1]])
-    )
+    torch.testing.assert_close(process.diffuse(x0, noise, t), torch.stack([0.75 * x0[0] + 0.25 * noise[0], noise[1]]))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,9 @@ def test_the_default_first_time_is_the_papers():
     assert step_times(1, process=Flow()).tolist() == [1.0]
 
 
-@pytest.mark.parametrize(("steps", "t_init", "message"), [(0, None, "steps is 0"), (-1, None, "-1"), (4, 0, "t_init is 0")])
+@pytest.mark.parametrize(
+    ("steps", "t_init", "message"), [(0, None, "steps is 0"), (-1, None, "-1"), (4, 0, "t_init is 0")]
+)
 def test_steps_and_first_times_that_sample_nothing_raise(steps, t_init, message):
     with pytest.raises(ValueError, match=message):
         step_times(steps, process=VP.stable_diffusion(), t_init=t_init)

@@ -1,0 +1,24 @@
+"""Lets `python benchmarks/NAME.py` run with any Python: in the project's own environment, made on the first run."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def in_environment() -> None:
+    """Return where this Python has torch and COMFYUI_PATH names a ComfyUI; else run this program there, and exit."""
+    if os.environ.get("COMFYUI_PATH") and importlib.util.find_spec("torch"):
+        return
+    sys.path.insert(0, str(ROOT / "dev"))
+    import command
+    import environment
+
+    try:
+        made = environment.ensure()
+    except environment.SetupError as error:
+        sys.exit(f"error: {error}")
+    variables = dict(os.environ, COMFYUI_PATH=str(made.comfyui))
+    sys.exit(command.run([str(made.python), *sys.argv], variables, os.getcwd()))

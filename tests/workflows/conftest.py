@@ -1,0 +1,72 @@
+"""A browser for the tests that open workflows in ComfyUI's own editor."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ConsoleMessage, Page
+
+    from sid_pack.sid_core.headless.host import Host
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+# A machine that also trains takes a while to start the editor.
+LIMIT_MS = 120_000
+# The editor asks for optional files of the user's, and a registry on the internet that tests don't reach.
+NOT_OURS = ("Failed to load resource", "Content Security Policy")
+
+
+@dataclass
+class Editor:
+    """ComfyUI's editor in a browser, with the errors it has logged since a workflow was opened."""
+
+    page: "Page"
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, workflow: dict[str, Any]) -> None:
+        self.errors.clear()
+        self.page.evaluate("async (workflow) => { await window.app.loadGraphData(workflow) }", workflow)
+        # Nodes are measured when they are first drawn.
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def api_graph(self) -> dict[str, Any]:
+        """The open workflow as the editor would queue it."""
+        return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
+
+    def note_console(self, message: "ConsoleMessage") -> None:
+        if message.type == "error" and not any(text in message.text for text in NOT_OURS):
+            self.errors.append(message.text)
+
+
+# For a module and not the session: while playwright is on, its event loop runs in this thread, and no other can.
+@pytest.fixture(scope="module")
+def editor(chromium: str, comfyui_server: "Host") -> Iterator[Editor]:
+    from playwright.sync_api import sync_playwright
+
+    _set_up_user(comfyui_server.url)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        page = browser.new_page(viewport={"width": 1900, "height": 1000})
+        page.set_default_timeout(LIMIT_MS)
+        editor = Editor(page)
+        page.on("console", editor.note_console)
+        page.on("pageerror", lambda error: editor.errors.append(str(error)))
+        page.goto(comfyui_server.url)
+        page.wait_for_function("() => window.app?.extensionManager && window.app.graph && window.LiteGraph")
+        page.wait_for_selector("canvas#graph-canvas")
+        yield editor
+        browser.close()
+
+
+def _set_up_user(url: str) -> None:
+    """A user who has seen the editor before: at a first start it lays its templates over everything."""
+    settings = json.dumps({"Comfy.TutorialCompleted": True}).encode()
+    request = urllib.request.Request(f"{url}/settings", settings, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request).close()

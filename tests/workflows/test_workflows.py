@@ -1,0 +1,88 @@
+"""The workflows that come with the pack: the same in both formats, understood by the editor, run by ComfyUI."""
+
+import asyncio
+import json
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from workflows.shipped import FOLDER, NAMES, api_graph, ui_workflow
+
+DEMOS = [name for name in NAMES if name.startswith("demo_")]
+# Enough to show that the workflow runs; how well it distils is for the demo.
+FEW_ITERATIONS = {"iterations": 2, "batch_size": 2, "preview_every": 2}
+
+
+def get_json(url: str) -> Any:
+    with urllib.request.urlopen(url) as answer:
+        return json.load(answer)
+
+
+def assert_pictures(folder: Path, images: list[dict[str, str]], count: int) -> None:
+    assert len(images) == count
+    for image in images:
+        pixels = np.asarray(Image.open(folder / image["subfolder"] / image["filename"]), dtype=np.float32)
+        assert pixels.std() > 5, f"{image['filename']} is constant"
+
+
+def test_there_are_workflows_and_each_has_its_twin():
+    assert {"demo_sample_student", "demo_distil", "sdxl_sample_student", "sd15_sample_student"} <= set(NAMES)
+    assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+
+
+def test_the_files_are_what_their_descriptions_say(comfyui_server):
+    from sid_pack.dev.workflows.api_format import api_graph as make_api_graph
+    from sid_pack.dev.workflows.sheets import SHEETS
+
+    definitions = get_json(f"{comfyui_server.url}/object_info")
+    made = {sheet.name: make_api_graph(sheet, definitions) for sheet in (make() for make in SHEETS)}
+    assert made == {name: api_graph(name) for name in NAMES}, "run `python -m dev.make_workflows`"
+
+
+def test_comfyui_offers_them_as_templates(comfyui_server):
+    assert sorted(get_json(f"{comfyui_server.url}/workflow_templates")["comfyui-sid"]) == NAMES
+    for name in NAMES:
+        template = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{name}.json"
+        assert get_json(template) == ui_workflow(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_nodes_are_the_pack_s_or_stock_ones(name, comfyui_server):
+    definitions = get_json(f"{comfyui_server.url}/object_info")
+    for node in api_graph(name).values():
+        module = definitions[node["class_type"]]["python_module"]
+        ours = module == "custom_nodes.comfyui-sid"
+        assert ours == node["class_type"].startswith("SiD")
+        assert ours or module == "nodes" or module.startswith("comfy_extras.")
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_the_demo_workflows_run(name, run_graph, comfyui):
+    graph = api_graph(name)
+    for node in graph.values():
+        if node["class_type"] == "SiDDistill":
+            node["inputs"] |= FEW_ITERATIONS
+    result = run_graph(graph)
+    assert result.error is None
+    (saved,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
+    assert_pictures(comfyui.base_directory / "output", result.outputs[saved]["images"], 8)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(DEMOS)))
+def test_the_others_lack_nothing_but_the_user_s_files(name, comfyui):
+    import execution
+
+    graph = api_graph(name)
+    _, _, _, node_errors = asyncio.run(execution.validate_prompt(str(uuid.uuid4()), graph, None))
+    lacking = {
+        (graph[key]["class_type"], error["type"], error["extra_info"]["input_name"])
+        for key, found in node_errors.items()
+        for error in found["errors"]
+    }
+    checkpoint = ("CheckpointLoaderSimple", "value_not_in_list", "ckpt_name")
+    # Versions differ in whether they check the choices of newer nodes.
+    assert lacking - {("SiDLoadStudent", "value_not_in_list", "student")} == {checkpoint}
