@@ -96,7 +96,7 @@ def check_space(free_bytes: int, needed: Size) -> None:
 
 
 def packages_size(system: str) -> Size:
-    """Measured on Linux, where torch's default build holds CUDA; elsewhere the sum of the packages, rounded up."""
+    """Installed on Linux, where torch's default build holds CUDA, is measured; the others are sums of package sizes."""
     return Size(2.9, 5.8, 9.0) if system == "Linux" else Size(0.6, 1.5, 3.0)
 
 

@@ -138,8 +138,8 @@ def conditioning_tensors(model: ModelPatcher, conditioning: list, latent: Tensor
             f"the conditioning has {what}; distillation needs one plain prompt. Connect a CLIPTextEncode directly."
         )
     context, extra = conditioning[0]
-    scale = 8
-    size = {"width": latent.shape[-1] * scale, "height": latent.shape[-2] * scale}
+    # SDXL's size conditioning: like the host's sampling, where eight pixels to a latent are taken for granted.
+    size = {"width": latent.shape[-1] * 8, "height": latent.shape[-2] * 8}
     given = {key: value for key, value in extra.items() if value is not None}
     conds = model.model.extra_conds(
         **(size | given), cross_attn=context, noise=latent[:1], device=model.load_device, prompt_type="positive"

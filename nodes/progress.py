@@ -17,20 +17,25 @@ PREVIEW_SIZE = 768
 class Progress:
     """Reports on `total` iterations of the node `node_id`; raises the host's interrupt when the user has cancelled."""
 
-    def __init__(self, total: int, node_id: str | None, done: int = 0):
-        self.total, self.node_id = total, node_id
+    def __init__(self, total: int, batch: int, node_id: str | None):
+        self.total, self.batch, self.node_id = total, batch, node_id
         self.bar = comfy.utils.ProgressBar(total)
-        self.began, self.first = time.monotonic(), done
         self.said_on_node = self.said_on_console = float("-inf")
 
-    def update(self, iteration: int, images: int, note: str) -> None:
-        """After an iteration; `images`: seen since this node began; `note`: such as the losses."""
+    def begin(self, first: int) -> None:
+        """The clock starts now; `first`: the iteration that a continued run goes on from."""
+        self.began, self.first = time.monotonic(), first
+
+    def update(self, iteration: int, note: str) -> None:
+        """After an iteration; `note`: such as the losses."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.bar.update_absolute(iteration, self.total)
         now = time.monotonic()
         seconds = now - self.began
-        left = seconds / max(1, iteration - self.first) * (self.total - iteration)
-        text = f"step {iteration}/{self.total}, {note}, {images / seconds:.1f} images/s, {duration(left)} left"
+        done = iteration - self.first
+        left = seconds / done * (self.total - iteration)
+        rate = done * self.batch / seconds
+        text = f"step {iteration}/{self.total}, {note}, {rate:.1f} images/s, {duration(left)} left"
         last = iteration == self.total
         if last or now - self.said_on_node > NODE_SECONDS:
             self.said_on_node = now

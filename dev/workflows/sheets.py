@@ -133,7 +133,7 @@ def demo_distil() -> Sheet:
         run_name="emoji_student",
         preview_every=50,
         control="fixed",
-        room=230,
+        room=320,
     )["student"]
     sheet.column("Use the student")
     sheet.add("SiDSaveStudent", model=student, filename_prefix="diffusion_models/emoji_student")
