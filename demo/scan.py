@@ -2,40 +2,32 @@
 
     python demo/scan.py 4 [--json scan_4.json]
 
-Every sampler and scheduler of ComfyUI, at a few guidance scales, draws the same few captions once; the best then go
-through the whole demo protocol. A step is what KSampler's widget counts. Samplers that evaluate the model more than
-twice for each are left out; second-order ones are in, though they cost twice the forwards.
+Three rounds on a few captions: every sampler of ComfyUI with a few schedulers; the best with other guidance scales; the
+best of those with all other schedulers. The finalists go through the whole demo protocol. A step is what KSampler's
+widget counts. Samplers that evaluate the model more than twice for each are left out; second-order ones are in, though
+they cost twice the forwards.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from demo_protocol import SEEDS, DemoProtocol
 from drawing import Artist, Setting
 from emoji import load_emoji
-from evaluate import BATCH, HEADER, Result, as_json, evaluate, row, some_captions, table
+from evaluate import BATCH, Result, as_json, evaluate, row, some_captions, table
 from host import start_comfyui
 
-CFGS = (1.0, 2.0, 3.0, 5.0)
+FIRST_SCHEDULERS = ("karras", "sgm_uniform", "beta")
+FIRST_CFG = 2.0
+OTHER_CFGS = (1.0, 1.5, 3.0, 5.0)
+KEPT = (6, 3)  # after the first and second round
 EVALUATIONS_PER_STEP = 2
-CAPTIONS = 256
+CAPTIONS = 128
 PROBE = 4
-FINALISTS = 5
-
-
-def candidates(steps: int) -> list[Setting]:
-    """Every stock combination; the `_gpu` samplers are others' twins that draw their noise on another device."""
-    import comfy.samplers
-
-    return [
-        Setting(steps, sampler, scheduler, cfg)
-        for sampler in comfy.samplers.SAMPLER_NAMES
-        if not sampler.endswith("_gpu")
-        for scheduler in comfy.samplers.SCHEDULER_NAMES
-        for cfg in CFGS
-    ]
+FINALISTS = 3
 
 
 def affordable(setting: Setting, artist: Artist) -> bool:
@@ -50,12 +42,35 @@ def affordable(setting: Setting, artist: Artist) -> bool:
     return drawn.forwards <= most * PROBE and bool(drawn.images.isfinite().all())
 
 
-def scan(settings: list[Setting], artist: Artist, protocol: DemoProtocol) -> Iterator[Result]:
-    """Each affordable setting's result on a few captions, one seed."""
-    captions = some_captions(len(protocol.emoji.captions), CAPTIONS)
-    for setting in settings:
-        if affordable(setting, artist):
-            yield evaluate(setting, artist, protocol, captions, seeds=1)
+class Scan:
+    """Results on a few captions, one seed, best first; a setting is tried once."""
+
+    def __init__(self, artist: Artist, protocol: DemoProtocol):
+        self.artist, self.protocol = artist, protocol
+        self.captions = some_captions(len(protocol.emoji.captions), CAPTIONS)
+        self.results: list[Result] = []
+
+    def add(self, settings: Iterable[Setting]) -> None:
+        tried = {result.setting for result in self.results}
+        for setting in settings:
+            if setting not in tried and affordable(setting, self.artist):
+                self.results.append(evaluate(setting, self.artist, self.protocol, self.captions, seeds=1))
+                print(row(self.results[-1], self.results[0].scores.distance), flush=True)
+        self.results.sort(key=lambda result: result.scores.distance)
+
+    def best(self, count: int) -> list[Setting]:
+        return [result.setting for result in self.results[:count]]
+
+
+def search(steps: int, scan: Scan) -> None:
+    """The three rounds. The `_gpu` samplers are others' twins that draw their noise on another device."""
+    import comfy.samplers
+
+    samplers = [name for name in comfy.samplers.SAMPLER_NAMES if not name.endswith("_gpu")]
+    scan.add(Setting(steps, sampler, scheduler, FIRST_CFG) for sampler in samplers for scheduler in FIRST_SCHEDULERS)
+    scan.add(replace(setting, cfg=cfg) for setting in scan.best(KEPT[0]) for cfg in OTHER_CFGS)
+    schedulers = comfy.samplers.SCHEDULER_NAMES
+    scan.add(replace(setting, scheduler=name) for setting in scan.best(KEPT[1]) for name in schedulers)
 
 
 def main() -> None:
@@ -69,14 +84,11 @@ def main() -> None:
     emoji = load_emoji()
     protocol = DemoProtocol(emoji, comfy.model_management.get_torch_device())
     artist = Artist(emoji.captions, BATCH)
-    first_round = []
-    for result in scan(candidates(args.steps), artist, protocol):
-        first_round.append(result)
-        print(row(result, first_round[0].scores.distance), flush=True)
-    first_round.sort(key=lambda result: result.scores.distance)
-    print("\n" + "\n".join([*HEADER, *(row(result, first_round[0].scores.distance) for result in first_round)]) + "\n")
+    scan = Scan(artist, protocol)
+    search(args.steps, scan)
     everything = some_captions(len(emoji.captions), None)
-    finals = [evaluate(result.setting, artist, protocol, everything) for result in first_round[:FINALISTS]]
+    print("\nfinalists, by the whole protocol")
+    finals = [evaluate(setting, artist, protocol, everything) for setting in scan.best(FINALISTS)]
     finals.sort(key=lambda result: result.scores.distance)
     print(table(finals, protocol))
     if args.json:

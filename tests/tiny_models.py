@@ -1,0 +1,74 @@
+"""ComfyUI's own SD1.5, SDXL and SD3 classes at a small size, with random weights: real ones can't be had in a test."""
+
+import torch
+
+UNET = {
+    "use_checkpoint": False,
+    "image_size": 32,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "adm_in_channels": None,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "use_linear_in_transformer": False,
+    "context_dim": 16,
+    "use_temporal_resblock": False,
+    "use_temporal_attention": False,
+}
+POOLED = 8
+
+
+def patcher(description):
+    """A MODEL of the given model description, its weights drawn small enough for finite outputs."""
+    import comfy.model_management
+    import comfy.model_patcher
+
+    description.set_inference_dtype(torch.float32, None)
+    model = description.get_model({}, "", device=torch.device("cpu"))
+    generator = torch.manual_seed(0)
+    for tensor in model.diffusion_model.state_dict().values():
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.05)
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def sd15():
+    from comfy.supported_models import SD15
+
+    class Tiny(SD15):
+        unet_extra_config = {"num_heads": 2, "num_head_channels": -1}
+
+    return patcher(Tiny(UNET))
+
+
+def sdxl():
+    from comfy.supported_models import SDXL
+
+    class Tiny(SDXL):
+        unet_extra_config = {"num_heads": -1, "num_head_channels": 16}
+
+    config = UNET | {"num_classes": "sequential", "adm_in_channels": POOLED + 6 * 256}
+    return patcher(Tiny(config | {"use_linear_in_transformer": True}))
+
+
+def sd3():
+    from comfy.supported_models import SD3
+
+    embedder = {"target": "torch.nn.Linear", "params": {"in_features": 16, "out_features": 128}}
+    config = {"in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 2, "num_blocks": 2, "input_size": None}
+    config |= {"adm_in_channels": POOLED, "context_embedder_config": embedder, "num_patches": 64}
+    config |= {"pos_embed_max_size": 8, "pos_embed_scaling_factor": None, "qk_norm": "rms"}
+    return patcher(SD3(config | {"x_block_self_attn_layers": []}))
+
+
+def conditioning(seed: int) -> list:
+    """A CONDITIONING of 5 tokens that all three take."""
+    generator = torch.manual_seed(seed)
+    pooled = torch.randn(1, POOLED, generator=generator)
+    return [[torch.randn(1, 5, 16, generator=generator), {"pooled_output": pooled}]]
