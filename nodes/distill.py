@@ -107,6 +107,8 @@ class SiDDistill(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**53 - 1,
+                    # The browser would else draw a new seed after each run, which then could not be continued.
+                    control_after_generate=False,
                     tooltip="Of prompts, noise and times. The same seed learns the same student.",
                 ),
                 io.String.Input(

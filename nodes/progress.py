@@ -39,22 +39,23 @@ class Progress:
         last = iteration == self.total
         if last or now - self.said_on_node > NODE_SECONDS:
             self.said_on_node = now
-            self.say_on_node(text)
+            say_on_node(text, self.node_id)
         if last or now - self.said_on_console > CONSOLE_SECONDS:
             self.said_on_console = now
             log.info("SiD: %s", text)
 
-    def say_on_node(self, text: str) -> None:
-        """Show text on the node, where there is a server with a browser or another client to see it."""
-        from server import PromptServer
-
-        server = getattr(PromptServer, "instance", None)
-        if server is not None and self.node_id is not None and hasattr(server, "send_progress_text"):
-            server.send_progress_text(text, self.node_id)
-
     def show(self, iteration: int, picture: Image.Image) -> None:
         """Show a preview on the node."""
         self.bar.update_absolute(iteration, self.total, ("JPEG", picture, PREVIEW_SIZE))
+
+
+def say_on_node(text: str, node_id: str | None) -> None:
+    """Show text on the node, where there is a server with a browser or another client to see it."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id is not None and hasattr(server, "send_progress_text"):
+        server.send_progress_text(text, node_id)
 
 
 def duration(seconds: float) -> str:
@@ -65,7 +66,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def picture_grid(pictures: Tensor, columns: int = 8) -> Image.Image:
+def picture_grid(pictures: Tensor, columns: int = 4) -> Image.Image:
     """IMAGE (B, H, W, 3) in [0, 1] as one picture, row by row; small ones enlarged so that they can be seen."""
     batch, height, width, _ = pictures.shape
     columns = min(columns, batch)

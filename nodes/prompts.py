@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..sid_core.prompts import parse_prompts
+from .progress import say_on_node
 
 DEMO_ASSETS = Path(__file__).parent.parent / "demo" / "assets"
 Prompts = io.Custom("SID_PROMPTS")
@@ -59,6 +60,7 @@ class SiDPrompts(io.ComfyNode):
                 Prompts.Output(display_name="prompts"),
                 io.Int.Output(display_name="count"),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -80,6 +82,7 @@ class SiDPrompts(io.ComfyNode):
         said = f"{len(parsed.prompts)} prompts" + (
             f", {parsed.duplicates} duplicates dropped" * bool(parsed.duplicates)
         )
+        say_on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(parsed, len(parsed.prompts), ui={"text": [said]})
 
 

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..sid_core.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from ..sid_core.student import StudentInfo
 from . import adapt
+from .progress import say_on_node
 
 FOLDER = "diffusion_models"
 PREFIX = "model.diffusion_model."
@@ -70,6 +71,7 @@ class SiDSaveStudent(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -80,7 +82,9 @@ class SiDSaveStudent(io.ComfyNode):
         )
         path = Path(folder) / f"{name}_{counter:05}_.safetensors"
         save_student(model, path, PRECISIONS[precision])
-        return io.NodeOutput(str(path), ui={"text": [f"saved {path} ({path.stat().st_size / 1e6:.1f} MB)"]})
+        said = f"saved {path} ({path.stat().st_size / 1e6:.1f} MB)"
+        say_on_node(said, cls.hidden.unique_id)
+        return io.NodeOutput(str(path), ui={"text": [said]})
 
 
 class SiDLoadStudent(io.ComfyNode):
@@ -106,11 +110,16 @@ class SiDLoadStudent(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model, student):
-        path = folder_paths.get_full_path(FOLDER, student)
+        path = student and folder_paths.get_full_path(FOLDER, student)
         return Path(path).stat().st_mtime_ns if path else student
 
     @classmethod
     def execute(cls, model, student):
+        if not student:
+            raise ValueError(
+                f"no student is chosen. Put a file of SiDSaveStudent into models/{FOLDER} or output/{FOLDER}, press R "
+                "in the browser, and choose it."
+            )
         return io.NodeOutput(load_student(model, Path(folder_paths.get_full_path_or_raise(FOLDER, student))))
 
 

@@ -16,7 +16,7 @@ from ..sid_core.process import VP, Flow
 from ..sid_core.sampling import few_step, step_times
 from . import adapt
 from .guiders import SiDGuider
-from .progress import Progress, picture_grid
+from .progress import Progress, picture_grid, say_on_node
 
 PREVIEWS = 8
 SMOOTHING = 50  # iterations that the losses on display are averaged over
@@ -32,7 +32,7 @@ def encode(clip, texts: tuple[str, ...], guider: SiDGuider, latent: Tensor, prog
         conds.append(adapt.conditioning_tensors(model, conditioning, latent))
         if i % 100 == 0:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            progress.say_on_node(f"encoding prompts: {i}/{len(texts)}")
+            say_on_node(f"encoding prompts: {i}/{len(texts)}", progress.node_id)
     return PromptSet.of(texts, conds, adapt.conditioning_tensors(model, guider.empty_prompt, latent))
 
 

@@ -127,3 +127,9 @@ def test_only_students_are_saved_as_students(run_graph):
     result = run_graph(graph)
     assert not result.success
     assert "not a SiD student" in result.error
+
+
+def test_no_student_chosen_says_where_to_put_one(run_graph):
+    result = run_graph(loaded(""))
+    assert not result.success
+    assert "output/diffusion_models" in result.error

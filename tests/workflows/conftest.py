@@ -18,7 +18,7 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 )
 # A machine that also trains takes a while to start the editor.
-LIMIT_MS = 120_000
+LIMIT_MS = 300_000
 # The editor asks for optional files of the user's, and a registry on the internet that tests don't reach.
 NOT_OURS = ("Failed to load resource", "Content Security Policy")
 
