@@ -30,7 +30,7 @@ class Setting:
 
     @property
     def title(self) -> str:
-        model = self.student.stem.replace("_", " ") if self.student else "teacher"
+        model = self.student.stem if self.student else "teacher"
         return f"{model}, {self.steps} step{'s' * (self.steps > 1)}"
 
 

@@ -2,7 +2,7 @@
 
     python demo/train_teacher.py [--iterations 6000]
 
-It wants `assets/codec.safetensors` from train_codec.py, and took 37 minutes on two CPU cores. A run that is stopped
+It wants `assets/codec.safetensors` from fit_codec.py, and took 37 minutes on two CPU cores. A run that is stopped
 goes on from its last checkpoint, which lies beside the output file.
 """
 

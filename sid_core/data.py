@@ -53,9 +53,11 @@ class PromptSet:
 
     @classmethod
     def of(cls, texts: Sequence[str], conds: Sequence[Cond], uncond: Cond) -> "PromptSet":
-        """Raises ValueError for no prompts."""
+        """Raises ValueError for no prompts, or where there is not one conditioning for each."""
         if not texts:
             raise ValueError("there are no prompts; expected one or more")
+        if len(texts) != len(conds):
+            raise ValueError(f"there are {len(texts)} prompts and {len(conds)} conditionings; expected as many")
         joined = stack([*conds, uncond])
         last = torch.tensor([len(texts)])
         return cls(tuple(texts), select(joined, torch.arange(len(texts))), select(joined, last))

@@ -103,7 +103,9 @@ class Run:
     def averaged(self) -> dict[str, Tensor]:
         """The state dict of the averaged student, which is the one to keep."""
         names = [name for name, _ in self.student.named_parameters()]
-        return self.student.state_dict() | dict(zip(names, self.ema.average, strict=True))
+        return self.student.state_dict() | {
+            name: average.clone() for name, average in zip(names, self.ema.average, strict=True)
+        }
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -178,13 +180,16 @@ def distill(
         cond = {name: values.to(device) for name, values in prompts.batch(rows).items()}
         uncond = {name: values.to(device) for name, values in prompts.unconditional(settings.batch).items()}
 
-        x_g = _generate(predict.student, times[: step + 1], cond, process, noise)
+        x_t, t = _noisy_input(predict.student, times[: step + 1], cond, process, noise)
+        x_g = predict.student(x_t, t, cond)
         finite = x_g.detach().flatten(1).isfinite().all(1)
         if not finite.any():
-            raise NotFiniteError(_diverged(run, "the student's pictures"))
+            raise NotFiniteError(_diverged(run, "the student's pictures are"))
         if not finite.all():
+            # Once more without those samples: their gradient is not finite either, and would reach every weight.
             keep = finite.nonzero()[:, 0]
-            x_g, cond, uncond = x_g[keep], select(cond, keep), select(uncond, keep)
+            cond, uncond = select(cond, keep), select(uncond, keep)
+            x_g = predict.student(x_t[keep], t[keep], cond)
         batch = len(x_g)
 
         def noised(x0: Tensor, draw: torch.Generator = draw, batch: int = batch) -> tuple[Tensor, Tensor]:
@@ -194,8 +199,8 @@ def distill(
         dropped = torch.rand(batch, generator=draw) < settings.caption_dropout
         x_t, t = noised(x_g.detach())
         y_fake = guided(predict.fake, x_t, t, replace_rows(cond, dropped, uncond), uncond, settings.guidance.fake_train)
-        loss_fake = fake_score_loss(y_fake, x_g.detach(), process.regression_weight(t).to(device))
-        _update(run, run.fake_optimizer, loss_fake, run.fake, "the fake score's loss")
+        loss_fake = fake_score_loss(y_fake, x_g.detach(), process.regression_weight(t))
+        _update(run, run.fake_optimizer, loss_fake, run.fake, "the fake score's loss is")
 
         x_t, t = noised(x_g)
         run.fake.requires_grad_(False)
@@ -204,7 +209,7 @@ def distill(
             y_teacher = predict.teacher(x_t, t, cond, uncond)
             weight = None if isinstance(process, VP) else (1 - t)
             loss_student = student_loss(x_g, y_teacher, y_fake, alpha=settings.alpha, weight=weight)
-            _update(run, run.student_optimizer, loss_student, run.student, "the student's loss")
+            _update(run, run.student_optimizer, loss_student, run.student, "the student's loss is")
         finally:
             run.fake.requires_grad_(True)
 
@@ -221,16 +226,19 @@ def distill(
         )
 
 
-def _generate(student: Predictor, times: Tensor, cond: Cond, process: Process, noise: Callable[[], Tensor]) -> Tensor:
-    """The student's output after the last of `times`, with gradient through that step alone."""
-    last = len(times) - 1
-    calls = iter(range(len(times)))
-
-    def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        with torch.set_grad_enabled(next(calls) == last):
-            return student(x_t, t, cond)
-
-    return few_step(predict, noise(), times, process, next_noise=noise)
+def _noisy_input(
+    student: Predictor, times: Tensor, cond: Cond, process: Process, noise: Callable[[], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What the student is given at the last of `times`, and that time as (B,); the steps before it without gradient."""
+    first = noise()
+    t = times[-1].to(first.device).expand(len(first))
+    if len(times) == 1:
+        return process.diffuse(torch.zeros_like(first), first, t), t
+    with torch.no_grad():
+        x_t = few_step(
+            lambda x_t, t: student(x_t, t, cond), first, times[:-1], process, next_noise=noise, t_end=times[-1]
+        )
+    return x_t, t
 
 
 def _update(run: Run, optimizer: torch.optim.Optimizer, loss: Tensor, network: nn.Module, what: str) -> None:
@@ -263,6 +271,6 @@ def _set_learning_rates(run: Run) -> None:
 
 def _diverged(run: Run, what: str) -> str:
     return (
-        f"iteration {run.iteration + 1}: {what} are no longer finite numbers. The last good weights are kept. "
+        f"iteration {run.iteration + 1}: {what} no longer finite. The last good weights are kept. "
         "Lower the learning rates, or raise the batch size; a guidance scale beyond 5 also does this."
     )

@@ -18,7 +18,7 @@ def student_loss(
             weight = 1 / (x_g - y_teacher).abs().flatten(1).mean(1).clamp(min=1e-5)
     gap = y_teacher - y_fake
     per_sample = (gap * ((y_teacher - x_g) - alpha * gap)).flatten(1).sum(1)
-    return (per_sample * weight.to(per_sample.dtype)).mean()
+    return (per_sample * weight.to(per_sample)).mean()
 
 
 def fake_score_loss(y_fake: Tensor, x_g: Tensor, weight: Tensor) -> Tensor:
@@ -27,4 +27,4 @@ def fake_score_loss(y_fake: Tensor, x_g: Tensor, weight: Tensor) -> Tensor:
     y_fake, x_g: (B, C, …); weight: (B,) = `process.regression_weight(t)`. With snr_t this is ‖ε̂ - ε‖², for eps- and
     v-prediction alike: the paper's snr/(snr+1) on a v-error is the same number.
     """
-    return ((y_fake - x_g).square().flatten(1).sum(1) * weight.to(y_fake.dtype)).mean()
+    return ((y_fake - x_g).square().flatten(1).sum(1) * weight.to(y_fake)).mean()

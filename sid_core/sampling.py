@@ -65,7 +65,9 @@ def few_step(
 
 
 def _batched(time: Tensor, like: Tensor) -> Tensor:
-    return time.to(like.device).expand(len(like))
+    # Whole times of VP stay whole; a flow's float64 ones are more than some devices have.
+    dtype = like.dtype if time.is_floating_point() else time.dtype
+    return time.to(like.device, dtype).expand(len(like))
 
 
 def implied_noise(x_t: Tensor, clean: Tensor, t: Tensor, process: Process) -> Tensor:

@@ -56,7 +56,7 @@ class AffineStudent(nn.Module):
         self.b = nn.Parameter(torch.zeros(len(times), prompts))
 
     def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        step = int((self.times == t[0]).nonzero())
+        step = int((self.times.to(t) == t[0]).nonzero())
         return self.a[step] * x_t + cond["word"] @ self.b[step][:, None]
 
 

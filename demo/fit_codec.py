@@ -1,0 +1,42 @@
+"""Fit the linear part of the demo model's codec to the emoji and write `assets/codec.safetensors`.
+
+    python demo/fit_codec.py
+
+First of the four scripts that make the demo's weights, before train_teacher.py, train_decoder.py and
+distil_students.py.
+"""
+
+import torch
+from emoji import load_emoji
+from host import start_comfyui
+from torch import Tensor, nn
+
+
+def fit_linear(pictures: Tensor, codec: nn.Module) -> None:
+    """The principal components of the pictures' patches, scaled to unit variance. pictures: (N, 3, H, W)."""
+    channels, patch = codec.basis.shape[0], codec.basis.shape[-1]
+    patches = nn.functional.unfold(pictures, patch, stride=patch).transpose(1, 2).reshape(-1, 3 * patch * patch)
+    patches = patches.double()
+    mean = patches.mean(0)
+    variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+    codec.mean.copy_(mean)
+    codec.basis.copy_(axes[:, -channels:].flip(1).T.reshape(codec.basis.shape))
+    codec.scale.copy_(variances[-channels:].mean().sqrt())
+    print(f"{channels} components keep {float(variances[-channels:].sum() / variances.sum()):.1%} of the variance")
+
+
+def main() -> None:
+    start_comfyui()
+    from sid_pack.nodes import demo_model
+    from sid_pack.sid_core.checkpoint import write_tensors
+
+    codec = demo_model.PatchCodec()
+    nn.init.zeros_(codec.refine[-2].weight)
+    nn.init.zeros_(codec.refine[-2].bias)
+    fit_linear(load_emoji().images.permute(0, 3, 1, 2) * 2 - 1, codec)
+    weights = {key: value.half() for key, value in codec.state_dict().items()}
+    write_tensors(demo_model.CODEC, weights, {"licence": "Apache-2.0"})
+
+
+if __name__ == "__main__":
+    main()

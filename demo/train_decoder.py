@@ -1,0 +1,88 @@
+"""Train the decoder of the demo model's codec and write it into `assets/codec.safetensors`.
+
+    python demo/train_decoder.py
+
+It learns the training pictures from their latents as a diffusion model gives them back: noised to some time, and
+denoised again by the teacher. A decoder that only ever saw the encoder's own latents shows the model's
+errors as grain. Some minutes on a CPU; wants the codec of fit_codec.py and the teacher of train_teacher.py.
+"""
+
+import argparse
+
+import torch
+from emoji import load_emoji
+from host import start_comfyui
+from torch import Tensor, nn
+
+BATCH = 64
+LEARNING_RATE = 1e-3
+LATENT_NOISE = 0.2
+TIMES = (100, 200, 300, 400)
+STEPS = 4
+
+
+@torch.inference_mode()
+def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
+    """(len(TIMES), N, C, H, W): the latents noised to each of TIMES and denoised by the teacher in STEPS DDIM steps."""
+    from sid_pack.nodes import adapt, demo_model
+    from sid_pack.sid_core.sampling import few_step, step_times
+
+    teacher, clip, _ = demo_model.load_demo()
+    contexts = torch.cat([clip.encode_from_tokens(clip.tokenize(caption)) for caption in captions])
+    process = adapt.process_of(teacher)
+    predict = adapt.predictor(teacher.model, process)
+    generator = torch.manual_seed(0)
+
+    def denoised(rows: Tensor, time: int) -> Tensor:
+        times = step_times(STEPS, process=process, t_init=time)
+        noise = torch.randn(latents[rows].shape, generator=generator)
+        x_t = process.diffuse(latents[rows], noise, times[0])
+        cond = {"c_crossattn": contexts[rows]}
+        return few_step(lambda x, t: predict(x, t, cond), noise, times, process, mode="ddim", x_start=x_t)
+
+    batches = torch.arange(len(latents)).split(4 * BATCH)
+    return torch.stack([torch.cat([denoised(rows, time) for rows in batches]) for time in TIMES])
+
+
+def train(pictures: Tensor, latents: Tensor, seen: Tensor, codec: nn.Module, iterations: int) -> None:
+    """Half of each batch are the teacher's latents, half the encoder's with a little noise."""
+    optimizer = torch.optim.Adam(codec.refine.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
+    for iteration in range(iterations):
+        pick = torch.randint(len(pictures), (BATCH,))
+        noisy = latents[pick] + torch.randn_like(latents[pick]) * torch.rand(BATCH, 1, 1, 1) * LATENT_NOISE
+        again = seen[torch.randint(len(seen), (BATCH,)), pick]
+        given = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, noisy, again)
+        loss = (codec.decode(given) - pictures[pick]).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if (iteration + 1) % 250 == 0:
+            print(f"{iteration + 1}/{iterations}: mean absolute error {loss.item():.4f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--iterations", type=int, default=2500)
+    args = parser.parse_args()
+    start_comfyui()
+    from sid_pack.nodes import demo_model
+    from sid_pack.sid_core.checkpoint import write_tensors
+
+    emoji = load_emoji()
+    captions = [emoji.captions[index] for index in emoji.training]
+    pictures = (emoji.images.permute(0, 3, 1, 2) * 2 - 1)[emoji.training]
+    codec = demo_model.PatchCodec()
+    codec.load_state_dict(demo_model.read_weights(demo_model.CODEC)[0])
+    with torch.no_grad():
+        latents = codec.encode(pictures)
+    torch.manual_seed(0)
+    seen = as_the_teacher_sees(latents, captions).clone()
+    train(pictures, latents, seen, codec, args.iterations)
+    weights = {key: value.half() for key, value in codec.state_dict().items()}
+    write_tensors(demo_model.CODEC, weights, {"licence": "Apache-2.0"})
+
+
+if __name__ == "__main__":
+    main()
