@@ -1,13 +1,14 @@
 """Train the text-to-emoji teacher and write `assets/teacher.safetensors`.
 
-    python demo/train_teacher.py [--iterations 6000]
+    python demo/train_teacher.py [--iterations 6000] [--start assets/teacher.safetensors]
 
 It wants `assets/codec.safetensors` from fit_codec.py, and took 37 minutes on two CPU cores. A run that is stopped
-goes on from its last checkpoint, which lies beside the output file.
+goes on from its last checkpoint, which lies beside the output file. `--start` trains a finished teacher further.
 """
 
 import argparse
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 BATCH = 64
 LEARNING_RATE = 6e-4
+WORDS_LEARNING_RATE = 3 * LEARNING_RATE  # most words are in one caption or two, so that they are seldom updated
 WARM_UP = 200
 EMA_DECAY = 0.999
 CAPTION_DROPOUT = 0.1
@@ -51,22 +53,20 @@ def attention_in_float32(attention, q: Tensor, k: Tensor, v: Tensor, *args, **kw
         return attention(q.float(), k.float(), v.float(), *args, **kwargs)
 
 
-def learning_rate(iteration: int, iterations: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    progress = torch.tensor(iteration / iterations * torch.pi)
-    return LEARNING_RATE * min(1.0, (iteration + 1) / WARM_UP) * float(0.5 * (1 + progress.cos()))
+def warm_up_and_decay(iteration: int, iterations: int) -> float:
+    """Share of the learning rate: linear warm-up, then half a cosine down to zero."""
+    return min(1.0, (iteration + 1) / WARM_UP) * 0.5 * (1 + math.cos(iteration / iterations * math.pi))
 
 
-def tensors_to_ship(networks: nn.ModuleDict) -> dict[str, Tensor]:
-    prefixes = {"model.diffusion_model.": networks["unet"], "text_encoder.": networks["text"]}
-    return {
-        prefix + key: value.half() for prefix, module in prefixes.items() for key, value in module.state_dict().items()
-    }
+def parts_to_ship(networks: nn.ModuleDict) -> dict[str, nn.Module]:
+    """The networks by the prefix of their weights in the file."""
+    return {"model.diffusion_model.": networks["unet"], "text_encoder.": networks["text"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=6000)
+    parser.add_argument("--start", type=Path, help="a teacher to begin with instead of random weights")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "assets" / "teacher.safetensors")
     args = parser.parse_args()
     start_comfyui()
@@ -95,10 +95,17 @@ def main() -> None:
     text = demo_model.WordEncoder(len(vocabulary)).to(device)
     networks = nn.ModuleDict({"unet": unet, "text": text}).requires_grad_(True)
     nn.init.normal_(text.words.weight, std=0.5)
+    if args.start:
+        weights = demo_model.read_weights(args.start)[0]
+        for prefix, module in parts_to_ship(networks).items():
+            module.load_state_dict(demo_model.part(weights, prefix))
     ema = torch.optim.swa_utils.AveragedModel(
         networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
     )
-    optimizer = torch.optim.AdamW(networks.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    words = [text.words.weight]
+    others = [parameter for parameter in networks.parameters() if parameter is not words[0]]
+    groups = [{"params": others, "lr": LEARNING_RATE}, {"params": words, "lr": WORDS_LEARNING_RATE}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01)
     process = VP.stable_diffusion(prediction="v")
     options = {"optimized_attention_override": attention_in_float32}
     print(
@@ -117,13 +124,18 @@ def main() -> None:
 
     def save() -> None:
         metadata = {"base": demo_model.BASE_ID, "vocabulary": json.dumps(vocabulary), "licence": "Apache-2.0"}
-        write_tensors(args.out, tensors_to_ship(ema.module), metadata)
+        weights = {
+            prefix + key: value.half()
+            for prefix, module in parts_to_ship(ema.module).items()
+            for key, value in module.state_dict().items()
+        }
+        write_tensors(args.out, weights, metadata)
 
     began, mean_loss = time.perf_counter(), 0.0
     for iteration in range(start, args.iterations):
         torch.manual_seed(SEED + 1 + iteration)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(iteration, args.iterations)
+        for group, peak in zip(optimizer.param_groups, (LEARNING_RATE, WORDS_LEARNING_RATE), strict=True):
+            group["lr"] = peak * warm_up_and_decay(iteration, args.iterations)
         pick = torch.randint(len(latents), (BATCH,), device=device)
         x0, prompt = latents[pick], tokens[pick].clone()
         prompt[(torch.rand(prompt.shape, device=device) < WORD_DROPOUT) & (prompt != demo_model.PADDING)] = (

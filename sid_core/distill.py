@@ -182,7 +182,7 @@ def distill(
 
         x_t, t = _noisy_input(predict.student, times[: step + 1], cond, process, noise)
         x_g = predict.student(x_t, t, cond)
-        finite = x_g.detach().flatten(1).isfinite().all(1)
+        finite = _finite_samples(x_g)
         if not finite.any():
             raise NotFiniteError(_diverged(run, "the student's pictures are"))
         if not finite.all():
@@ -207,8 +207,16 @@ def distill(
         try:
             y_fake = guided(predict.fake, x_t, t, cond, uncond, settings.guidance.fake_score)
             y_teacher = predict.teacher(x_t, t, cond, uncond)
-            weight = None if isinstance(process, VP) else (1 - t)
-            loss_student = student_loss(x_g, y_teacher, y_fake, alpha=settings.alpha, weight=weight)
+            usable = _finite_samples(y_fake, y_teacher)
+            if not usable.any():
+                raise NotFiniteError(_diverged(run, "the student's loss is"))
+            if not usable.all():
+                # What goes back through a score that gave NaN is NaN as well, in that sample alone.
+                x_g.register_hook(lambda gradient, usable=usable: _only(gradient, usable))
+            weight = None if isinstance(process, VP) else (1 - t[usable])
+            loss_student = student_loss(
+                x_g[usable], y_teacher[usable], y_fake[usable], alpha=settings.alpha, weight=weight
+            )
             _update(run, run.student_optimizer, loss_student, run.student, "the student's loss is")
         finally:
             run.fake.requires_grad_(True)
@@ -222,8 +230,20 @@ def distill(
             step + 1,
             float(loss_student.detach()) / elements,
             float(loss_fake.detach()) / elements,
-            settings.batch - batch,
+            settings.batch - int(usable.sum()),
         )
+
+
+def _finite_samples(*predictions: Tensor) -> Tensor:
+    """(B,) bool: whether all of a sample is finite, in all of the predictions (B, C, …)."""
+    return torch.stack([y.detach().flatten(1).isfinite().all(1) for y in predictions]).all(0)
+
+
+def _only(gradient: Tensor, samples: Tensor) -> Tensor:
+    """The gradient (B, C, …) with zeros for all but these samples, (B,) bool."""
+    kept = torch.zeros_like(gradient)
+    kept[samples] = gradient[samples]
+    return kept
 
 
 def _noisy_input(

@@ -416,6 +416,33 @@ def test_nan_within_the_student_never_reaches_its_weights():
     assert all(weight.isfinite().all() for weight in toy.weights())
 
 
+def test_a_sample_whose_teacher_gives_nan_is_left_out_of_the_students_loss_alone():
+    toy = ToyDistillation(SD, small(Settings(LSG)))
+    teacher = toy.predict.teacher
+    seen = []
+
+    def broken(x_t: Tensor, t: Tensor, cond: dict[str, Tensor], uncond: dict[str, Tensor]) -> Tensor:
+        bad = cond["word"][:, 1].bool()
+        seen.append(int(bad.sum()))
+        # The network itself meets the NaN, as one that overflows does, so that its gradient is NaN too.
+        return teacher(x_t * torch.where(bad, math.nan, 1.0)[:, None, None, None], t, cond, uncond)
+
+    toy.predict = replace(toy.predict, teacher=broken)
+    results = toy.train(5)
+    assert [result.skipped for result in results] == seen
+    assert sum(seen) > 0
+    assert all(math.isfinite(result.student_loss) for result in results)
+    assert all(weight.isfinite().all() for weight in toy.weights())
+    start, unbroken = ToyDistillation(SD, toy.run.settings), ToyDistillation(SD, toy.run.settings)
+    unbroken.train(5)
+    moved = [
+        [not torch.equal(a, b) for a, b in zip(run.weights()[:4], start.weights()[:4], strict=True)]
+        for run in (toy, unbroken)
+    ]
+    assert moved[0] == moved[1]
+    assert any(moved[0])
+
+
 def test_a_batch_without_a_finite_sample_raises_and_changes_nothing():
     toy = ToyDistillation(SD, small(Settings(LSG)))
     toy.train(2)
