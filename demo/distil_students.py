@@ -1,11 +1,12 @@
 """Distil the students that come with the demo model, by the pack's own workflow in a real ComfyUI.
 
-    python demo/distil_students.py
+    python demo/distil_students.py [--steps 4]
 
-Writes `assets/student_4_steps.safetensors` and `assets/student_1_step.safetensors`. A run that is stopped goes
-on where it was. dev/LOG.md says how these settings were found.
+Writes `assets/student_4_steps.safetensors` and `assets/student_1_step.safetensors`, or one of them. A run that is
+stopped goes on where it was. dev/LOG.md says how these settings were found.
 """
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -14,22 +15,32 @@ from run import BASE, newest_student, run_workflow
 ASSETS = Path(__file__).parent / "assets"
 SETTINGS = {
     "SiDLSGGuider.guidance_scale": 1.5,
-    "SiDDistill.iterations": 1000,
     "SiDDistill.batch_size": 32,
-    "SiDDistill.student_learning_rate": 5e-5,
-    "SiDDistill.fake_learning_rate": 1e-4,
+    "SiDDistill.student_learning_rate": 1e-4,
+    "SiDDistill.fake_learning_rate": 2e-4,
     "SiDDistill.learning_rate_decay": "true",
-    "SiDDistill.ema_half_life": 1500,
+    "SiDDistill.ema_half_life": 1000,
     "SiDDistill.save_every": 100,
+}
+STUDENTS = {
+    4: ("student_4_steps.safetensors", 400),
+    1: ("student_1_step.safetensors", 600),
 }
 
 
 def main() -> None:
-    for steps, file in ((4, "student_4_steps.safetensors"), (1, "student_1_step.safetensors")):
-        settings = SETTINGS | {"SiDDistill.steps": steps, "SiDDistill.run_name": f"shipped_{steps}"}
-        run_workflow("demo_distil", *(f"{name}={value}" for name, value in settings.items()))
-        shutil.copy(newest_student(), ASSETS / file)
-        print(f"wrote {ASSETS / file}; the run's previews are in {BASE / 'output' / 'sid_runs'}")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--steps", type=int, choices=list(STUDENTS), help="only the student of that many steps")
+    only = parser.parse_args().steps
+    for steps in [only] if only else STUDENTS:
+        file, iterations = STUDENTS[steps]
+        name = f"shipped_{steps}"
+        settings = SETTINGS | {"SiDDistill.steps": steps, "SiDDistill.iterations": iterations}
+        settings["SiDDistill.run_name"] = name
+        settings["SiDSaveStudent.filename_prefix"] = f"diffusion_models/{name}"
+        run_workflow("demo_distil", *(f"{key}={value}" for key, value in settings.items()))
+        shutil.copy(newest_student(name), ASSETS / file)
+        print(f"wrote {ASSETS / file}; the run's previews are in {BASE / 'output' / 'sid_runs' / name}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def main() -> None:
     from sid_pack.nodes import demo_model
     from sid_pack.sid_core.checkpoint import write_tensors
 
+    torch.manual_seed(0)
     codec = demo_model.PatchCodec()
     nn.init.zeros_(codec.refine[-2].weight)
     nn.init.zeros_(codec.refine[-2].bias)

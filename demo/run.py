@@ -19,7 +19,8 @@ from host import ROOT, start_comfyui
 
 BASE = ROOT / ".sid" / "demo"
 WORKFLOWS = ROOT / "workflows" / "api"
-TEACHER_SAMPLER = ("dpmpp_2m", "karras", 2.0)
+# The teacher's best stock samplers, by demo/scan.py for 4 steps.
+TEACHER_50, TEACHER_4 = Setting(50, "dpmpp_2m", "karras", 2.0), Setting(4, "euler", "exponential", 1.5)
 SHOWN = (
     "grinning face with smiling eyes",
     "red apple",
@@ -45,8 +46,10 @@ def run_workflow(name: str, *settings: str) -> None:
         sys.exit(code)
 
 
-def newest_student() -> Path:
-    return max((BASE / "output" / "diffusion_models").glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+def newest_student(name: str) -> Path:
+    """The last file that SiDSaveStudent wrote under this name."""
+    files = (BASE / "output" / "diffusion_models").glob(f"{name}_*.safetensors")
+    return max(files, key=lambda file: file.stat().st_mtime)
 
 
 def main() -> None:
@@ -69,10 +72,10 @@ def main() -> None:
     emoji = load_emoji()
     protocol = DemoProtocol(emoji, comfy.model_management.get_torch_device())
     artist = Artist(emoji.captions, batch=64)
-    mine = newest_student()
+    mine = newest_student("emoji_student")
     settings = {
-        "teacher, 50 steps": Setting(50, *TEACHER_SAMPLER),
-        "teacher, 4 steps": Setting(4, *TEACHER_SAMPLER),
+        "teacher, 50 steps": TEACHER_50,
+        "teacher, 4 steps": TEACHER_4,
         "student, 4 steps": Setting(4, student=ASSETS / "student_4_steps.safetensors"),
         "student, 1 step": Setting(1, student=ASSETS / "student_1_step.safetensors"),
         f"yours, 4 steps, {args.iterations} iterations": Setting(4, student=mine),

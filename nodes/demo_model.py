@@ -27,7 +27,7 @@ CODEC = ASSETS / "codec.safetensors"
 TEACHER = ASSETS / "teacher.safetensors"
 LATENT_CHANNELS = 16
 PATCH = 8
-DECODER_WIDTH = 64
+DECODER_WIDTHS = (64, 48, 32)  # at the latent's resolution, at twice and at four times that
 CONTEXT_WORDS = 12
 CONTEXT_WIDTH = 128
 PADDING, UNKNOWN = 0, 1
@@ -151,7 +151,7 @@ class PatchCodec(nn.Module):
     """Each 8x8 patch of the picture on its first 16 principal components, and back by a small convolutional decoder.
 
     picture (B, 3, H, W) in [-1, 1] ↔ latent (B, 16, H/8, W/8) of unit variance over the emoji. The linear decoder
-    alone leaves seams between patches; `refine` sees a patch's neighbours and adds what the components dropped.
+    alone leaves seams between patches and loses edges; `refine` sees a patch's neighbours and puts them back.
     """
 
     def __init__(self):
@@ -160,11 +160,19 @@ class PatchCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("basis", torch.zeros(LATENT_CHANNELS, 3, PATCH, PATCH))
         self.register_buffer("scale", torch.ones(()))
+        wide, middle, narrow = DECODER_WIDTHS
         self.refine = nn.Sequential(
-            nn.Conv2d(LATENT_CHANNELS, DECODER_WIDTH, 3, padding=1),
-            *(ResidualBlock(DECODER_WIDTH) for _ in range(3)),
-            nn.Conv2d(DECODER_WIDTH, pixels, 1),
-            nn.PixelShuffle(PATCH),
+            nn.Conv2d(LATENT_CHANNELS, wide, 3, padding=1),
+            ResidualBlock(wide),
+            ResidualBlock(wide),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(wide, middle, 3, padding=1),
+            ResidualBlock(middle),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(middle, narrow, 3, padding=1),
+            ResidualBlock(narrow),
+            nn.Conv2d(narrow, 3 * 2 * 2, 3, padding=1),
+            nn.PixelShuffle(2),
         )
 
     def encode(self, picture: Tensor) -> Tensor:

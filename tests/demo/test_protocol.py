@@ -5,21 +5,10 @@ import re
 import pytest
 import torch
 from demo_protocol import RECALL_AT, DemoProtocol, load_caption_embeddings
-from emoji import EmojiSet, load_emoji
 from features import image_features, load_feature_network
 from torch import Tensor, nn
 
 SAMPLE = 300
-
-
-@pytest.fixture(scope="module")
-def emoji() -> EmojiSet:
-    return load_emoji()
-
-
-@pytest.fixture(scope="module")
-def protocol(emoji: EmojiSet) -> DemoProtocol:
-    return DemoProtocol(emoji)
 
 
 @pytest.fixture(scope="module")
