@@ -246,9 +246,17 @@ def test_a_server_that_is_not_there_is_said_so(tmp_path):
     assert "no ComfyUI answers at http://127.0.0.1:9" in result.stderr
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl+C reaches what a test starts. In a shell's background job it is ignored, and that would be inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals as on POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_lets_the_node_save_and_leaves_nothing_running(comfyui_path, tmp_path, number):
+def test_an_interrupted_run_lets_the_node_save_and_leaves_nothing_running(comfyui_path, tmp_path, ctrl_c, number):
     base = tmp_path / "base"
     (base / "custom_nodes").mkdir(parents=True)
     nodes = Path(__file__).parents[1] / "fakes" / "host_nodes.py"
