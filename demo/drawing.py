@@ -19,7 +19,8 @@ LATENT_SIDE = 8
 class Setting:
     """What to draw with. The defaults are a student's: stock `lcm` over the times it was trained on, no guidance.
 
-    `scheduler` is one of ComfyUI's, or "sid"; `student` is the file of one, None for the teacher.
+    `scheduler` is one of ComfyUI's, or "sid"; `student` is the file of one, None for the teacher; `name` is what to
+    call it in a table, by default the file's name.
     """
 
     steps: int
@@ -27,10 +28,11 @@ class Setting:
     scheduler: str = SID_TIMES
     cfg: float = 1.0
     student: Path | None = None
+    name: str = ""
 
     @property
     def title(self) -> str:
-        model = self.student.stem if self.student else "teacher"
+        model = self.name or (self.student.stem if self.student else "teacher")
         return f"{model}, {self.steps} step{'s' * (self.steps > 1)}"
 
 

@@ -73,21 +73,21 @@ def main() -> None:
     protocol = DemoProtocol(emoji, comfy.model_management.get_torch_device())
     artist = Artist(emoji.captions, batch=64)
     mine = newest_student("emoji_student")
-    settings = {
-        "teacher, 50 steps": TEACHER_50,
-        "teacher, 4 steps": TEACHER_4,
-        "student, 4 steps": Setting(4, student=ASSETS / "student_4_steps.safetensors"),
-        "student, 1 step": Setting(1, student=ASSETS / "student_1_step.safetensors"),
-        f"yours, 4 steps, {args.iterations} iterations": Setting(4, student=mine),
-    }
+    settings = [
+        TEACHER_50,
+        TEACHER_4,
+        Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student"),
+        Setting(1, student=ASSETS / "student_1_step.safetensors", name="student"),
+        Setting(4, student=mine, name=f"yours ({args.iterations} iterations)"),
+    ]
     captions = some_captions(len(emoji.captions), args.captions)
     results = []
-    for title, setting in settings.items():
-        print(f"  {title}", flush=True)
+    for setting in settings:
+        print(f"  {setting.title}", flush=True)
         results.append(evaluate(setting, artist, protocol, captions, seeds=1))
 
     shown = torch.tensor([emoji.captions.index(caption) for caption in SHOWN])
-    rows = {title: artist.draw(setting, shown, seed=0).images for title, setting in settings.items()}
+    rows = {setting.title: artist.draw(setting, shown, seed=0).images for setting in settings}
     sheet_file = BASE / "output" / "contact_sheet.png"
     contact_sheet(rows, list(SHOWN)).save(sheet_file)
 

@@ -17,18 +17,21 @@ from torch import Tensor, nn
 BATCH = 64
 LEARNING_RATE = 1e-3
 LATENT_NOISE = 0.2
-TIMES = (100, 200, 300, 400)
-STEPS = 4
+TIMES = (200, 400, 600)
+STEPS = 8
+GUIDANCE = 1.5
 
 
 @torch.inference_mode()
 def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
-    """(len(TIMES), N, C, H, W): the latents noised to each of TIMES and denoised by the teacher in STEPS DDIM steps."""
+    """(len(TIMES), N, C, H, W): the latents noised to each of TIMES, and denoised by the guided teacher in STEPS."""
     from sid_pack.nodes import adapt, demo_model
+    from sid_pack.sid_core.guidance import guided
     from sid_pack.sid_core.sampling import few_step, step_times
 
     teacher, clip, _ = demo_model.load_demo()
     contexts = torch.cat([clip.encode_from_tokens(clip.tokenize(caption)) for caption in captions])
+    empty = clip.encode_from_tokens(clip.tokenize(""))
     process = adapt.process_of(teacher)
     predict = adapt.predictor(teacher.model, process)
     generator = torch.manual_seed(0)
@@ -37,8 +40,12 @@ def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
         times = step_times(STEPS, process=process, t_init=time)
         noise = torch.randn(latents[rows].shape, generator=generator)
         x_t = process.diffuse(latents[rows], noise, times[0])
-        cond = {"c_crossattn": contexts[rows]}
-        return few_step(lambda x, t: predict(x, t, cond), noise, times, process, mode="ddim", x_start=x_t)
+        cond, uncond = {"c_crossattn": contexts[rows]}, {"c_crossattn": empty.expand(len(rows), -1, -1)}
+
+        def teacher_at(x_t: Tensor, t: Tensor) -> Tensor:
+            return guided(predict, x_t, t, cond, uncond, GUIDANCE)
+
+        return few_step(teacher_at, noise, times, process, mode="ddim", x_start=x_t)
 
     batches = torch.arange(len(latents)).split(4 * BATCH)
     return torch.stack([torch.cat([denoised(rows, time) for rows in batches]) for time in TIMES])
