@@ -8,11 +8,10 @@ stopped goes on where it was. dev/LOG.md says how these settings were found.
 
 import argparse
 import shutil
-from pathlib import Path
 
+from emoji import ASSETS
 from run import BASE, newest_student, run_workflow
 
-ASSETS = Path(__file__).parent / "assets"
 SETTINGS = {
     "SiDDistill.batch_size": 32,
     "SiDDistill.student_learning_rate": 1e-4,

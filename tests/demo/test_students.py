@@ -18,9 +18,9 @@ def score(comfyui, protocol):
 
 @pytest.fixture(scope="module")
 def teacher(score):
-    from drawing import Setting
+    from run import TEACHER_50
 
-    return score(Setting(50, "dpmpp_2m", "karras", 2.0))
+    return score(TEACHER_50)
 
 
 @pytest.mark.parametrize(
