@@ -1,7 +1,8 @@
 """What sampling through the pack's nodes costs beyond the network itself.
 
-    python benchmarks/sampling.py                  print a table
-    python benchmarks/sampling.py --write          and save it to benchmarks/results/
+    python benchmarks/sampling.py                                      SD1.5 at full size, 256 px
+    python benchmarks/sampling.py --model demo --batch 64 --rounds 40  the demo's student
+    python benchmarks/sampling.py --write                              also save the table to benchmarks/results/
 
 The baseline is the bare network: the very forwards of one run of SiDGenerate, its inputs recorded and given to the
 diffusion model again. Against it, in alternation, `apply_model` (what ComfyUI adds to a forward), our nodes, and
@@ -22,6 +23,7 @@ in_environment()
 
 import torch  # noqa: E402  only that environment need have it
 from alternate import Timing, alternate  # noqa: E402
+from full_size import sd15, sd15_conditioning  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "demo"))
 from host import start_comfyui  # noqa: E402  the folder has just been made importable
@@ -30,50 +32,59 @@ RESULTS = Path(__file__).parent / "results"
 LIMIT = 1.02
 SEED = 7
 PROMPT = "red apple"
-SIDE = 64
+DEMO_WEIGHTS = "student, 4 steps"
+MODELS = {"sd15": "SD1.5, random weights, 256 px", "demo": f"Demo model ({DEMO_WEIGHTS}), 64 px"}
+SIDES = {"sd15": 256, "demo": 64}  # of a picture, in pixels
 BARE = "bare network"
 GENERATE = "SiDGenerate"
 SAMPLER = "SiDSampler in SamplerCustom"
 
 
 @dataclass(frozen=True)
-class Demo:
-    """The demo model, what the nodes are given, and the host's own sampling node."""
+class Subject:
+    """A model, what the nodes are given with it, and the host's own sampling node."""
 
     model: object
     positive: list
     latent: dict
+    side: int
     steps: int
     sampler_custom: type
 
 
-def load_demo(weights: str, batch: int, steps: int) -> Demo:
-    """Everything that is not to be timed, done once, by the nodes that a user's graph would have."""
+def load_subject(name: str, batch: int, steps: int) -> Subject:
+    """Everything that is not to be timed, done once."""
     from comfy_extras.nodes_custom_sampler import SamplerCustom
 
     from sid_pack.nodes.demo import SiDDemoModel
 
-    model, clip, _ = SiDDemoModel.execute(weights).result
-    positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
+    if name == "sd15":
+        model, positive = sd15(), sd15_conditioning()
+    else:
+        model, clip, _ = SiDDemoModel.execute(DEMO_WEIGHTS).result
+        positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
     channels = model.get_model_object("latent_format").latent_channels
-    latent = {"samples": torch.zeros(batch, channels, SIDE // 8, SIDE // 8)}
-    return Demo(model, positive, latent, steps, SamplerCustom)
+    side = SIDES[name]
+    latent = {"samples": torch.zeros(batch, channels, side // 8, side // 8)}
+    return Subject(model, positive, latent, side, steps, SamplerCustom)
 
 
-def ways_to_sample(demo: Demo) -> dict[str, Callable[[], None]]:
+def ways_to_sample(subject: Subject) -> dict[str, Callable[[], None]]:
     """By name, each a whole run; the nodes' also draw their noise, build their schedule and ready the model."""
     import comfy.samplers
 
     from sid_pack.nodes.sampling import AUTO, SiDGenerate, SiDSampler, SiDScheduler
 
     def generate() -> None:
-        batch = len(demo.latent["samples"])
-        SiDGenerate.execute(demo.model, demo.positive, SEED, SIDE, SIDE, batch, demo.steps, 0.0, AUTO)
+        batch = len(subject.latent["samples"])
+        SiDGenerate.execute(
+            subject.model, subject.positive, SEED, subject.side, subject.side, batch, subject.steps, 0.0, AUTO
+        )
 
     def custom(sampler: object) -> None:
-        (sigmas,) = SiDScheduler.execute(demo.model, demo.steps, 0.0).result
-        demo.sampler_custom.execute(
-            demo.model, True, SEED, 1.0, demo.positive, demo.positive, sampler, sigmas, demo.latent
+        (sigmas,) = SiDScheduler.execute(subject.model, subject.steps, 0.0).result
+        subject.sampler_custom.execute(
+            subject.model, True, SEED, 1.0, subject.positive, subject.positive, sampler, sigmas, subject.latent
         )
 
     def sid_sampler() -> None:
@@ -82,10 +93,10 @@ def ways_to_sample(demo: Demo) -> dict[str, Callable[[], None]]:
     def lcm() -> None:
         custom(comfy.samplers.sampler_object("lcm"))
 
-    network, applied = record(demo, generate)
+    network, applied = record(subject, generate)
     return {
-        BARE: lambda: replay(demo.model.model.diffusion_model, network),
-        "apply_model": lambda: replay(demo.model.model.apply_model, applied),
+        BARE: lambda: replay(subject.model.model.diffusion_model, network),
+        "apply_model": lambda: replay(subject.model.model.apply_model, applied),
         GENERATE: generate,
         SAMPLER: sid_sampler,
         "stock lcm in SamplerCustom": lcm,
@@ -95,7 +106,7 @@ def ways_to_sample(demo: Demo) -> dict[str, Callable[[], None]]:
 Call = tuple[tuple, dict]
 
 
-def record(demo: Demo, run: Callable[[], None]) -> tuple[list[Call], list[Call]]:
+def record(subject: Subject, run: Callable[[], None]) -> tuple[list[Call], list[Call]]:
     """What the network and `apply_model` are called with in one run."""
     from comfy.patcher_extension import WrappersMP
 
@@ -106,18 +117,18 @@ def record(demo: Demo, run: Callable[[], None]) -> tuple[list[Call], list[Call]]
         applied.append(bare((args, kwargs)))
         return executor(*args, **kwargs)
 
-    hook = demo.model.model.diffusion_model.register_forward_pre_hook(
+    hook = subject.model.model.diffusion_model.register_forward_pre_hook(
         lambda module, args, kwargs: network.append(bare((args, kwargs))), with_kwargs=True
     )
     key = "benchmark"
-    demo.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, keep_applied)
+    subject.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, keep_applied)
     try:
         run()
     finally:
         hook.remove()
-        demo.model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, key)
-    if not len(network) == len(applied) == demo.steps:
-        raise RuntimeError(f"{demo.steps} steps made {len(network)} forwards, {len(applied)} through apply_model")
+        subject.model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, key)
+    if not len(network) == len(applied) == subject.steps:
+        raise RuntimeError(f"{subject.steps} steps made {len(network)} forwards, {len(applied)} through apply_model")
     return network, applied
 
 
@@ -157,7 +168,7 @@ def setting(arguments: argparse.Namespace) -> str:
     on_gpu = torch.cuda.is_available()
     threads = f"a CPU, {torch.get_num_threads()} threads"
     return (
-        f"Demo model ({arguments.weights}), {arguments.steps} steps, batch {arguments.batch}, median of "
+        f"{MODELS[arguments.model]}, {arguments.steps} steps, batch {arguments.batch}, median of "
         f"{arguments.rounds} rounds; ComfyUI {comfyui_version.__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}, on {torch.cuda.get_device_name() if on_gpu else threads}."
     )
@@ -167,10 +178,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--weights", default="student, 4 steps", help="of SiDDemoModel")
+    parser.add_argument("--model", choices=list(MODELS), default="sd15", help="what to sample")
     parser.add_argument("--steps", type=int, default=4, help="forwards in a run")
-    parser.add_argument("--batch", type=int, default=64, help="pictures in a run")
-    parser.add_argument("--rounds", type=int, default=40, help="how often each way is timed")
+    parser.add_argument("--batch", type=int, default=1, help="pictures in a run")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each way is timed")
     parser.add_argument("--write", action="store_true", help=f"save the table in {RESULTS.relative_to(ROOT)}/")
     return parser.parse_args()
 
@@ -183,7 +194,7 @@ def main() -> int:
     comfy.utils.PROGRESS_BAR_ENABLED = False  # or the host's sampler would be timed printing
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     with torch.inference_mode():  # as nodes are run
-        ways = ways_to_sample(load_demo(arguments.weights, arguments.batch, arguments.steps))
+        ways = ways_to_sample(load_subject(arguments.model, arguments.batch, arguments.steps))
         timings = alternate(ways, arguments.rounds, synchronize=synchronize)
     report = f"{setting(arguments)}\n\n{table(timings)}\n"
     print(f"\n{report}")
@@ -191,7 +202,7 @@ def main() -> int:
     print(f"Our nodes: {worst:.3f} x the bare network; promised: {LIMIT} or less.")
     if arguments.write:
         RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / f"sampling_{datetime.date.today():%Y-%m-%d}.md"
+        file = RESULTS / f"sampling_{arguments.model}_{datetime.date.today():%Y-%m-%d}.md"
         file.write_text(f"# Cost of sampling, {datetime.date.today():%Y-%m-%d}\n\n{report}", encoding="utf-8")
         print(f"Saved to {file.relative_to(ROOT)}")
     return int(worst > LIMIT)

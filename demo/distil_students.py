@@ -21,8 +21,16 @@ SETTINGS = {
     "SiDDistill.save_every": 100,
 }
 STUDENTS = {
-    4: ("student_4_steps.safetensors", {"SiDDistill.iterations": 400, "SiDLSGGuider.guidance_scale": 1.5}),
-    1: ("student_1_step.safetensors", {"SiDDistill.iterations": 600, "SiDLSGGuider.guidance_scale": 2.0}),
+    4: ("student_4_steps.safetensors", {"SiDDistill.iterations": 400, "SiDLSGGuider.guidance_scale": 2.5}),
+    1: (
+        "student_1_step.safetensors",
+        {
+            "SiDDistill.iterations": 900,
+            "SiDLSGGuider.guidance_scale": 2.0,
+            "SiDDistill.student_learning_rate": 2e-4,
+            "SiDDistill.fake_learning_rate": 4e-4,
+        },
+    ),
 }
 
 

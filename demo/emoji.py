@@ -11,6 +11,7 @@ from torch import Tensor
 
 ASSETS = Path(__file__).parent / "assets"
 TILE = 64
+SIZES = (56, 60, 64)  # that the models learn each picture in, in pixels
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,29 @@ def load_emoji(sheet_file: Path = ASSETS / "emoji.png") -> EmojiSet:
     rows, columns = pixels.shape[0] // TILE, pixels.shape[1] // TILE
     tiles = pixels.view(rows, TILE, columns, TILE, 3).transpose(1, 2).reshape(-1, TILE, TILE, 3)
     return EmojiSet(tiles[: len(captions)].float() / 255, captions, torch.tensor(json.loads(notes["held_out"])))
+
+
+def at_sizes(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, 64, 64) in [0, 1] in each of SIZES, in the upper left of a white square → (S, N, 3, 64, 64).
+
+    See `placed`.
+    """
+    canvases = torch.ones(len(SIZES), *pictures.shape)
+    for canvas, size in zip(canvases, SIZES, strict=True):
+        scaled = torch.nn.functional.interpolate(pictures, size=(size, size), mode="bicubic", antialias=True)
+        canvas[..., :size, :size] = scaled.clamp(0, 1)
+    return canvases
+
+
+def placed(canvases: Tensor, pick: Tensor) -> Tensor:
+    """The pictures of these indices (B,), each in a random size at a random place: (B, 3, 64, 64) of `at_sizes`.
+
+    Without it a caption has one picture only. A network then knows it by heart, a glance is as good as fifty steps,
+    and few-step students have nothing to learn.
+    """
+    chosen = torch.randint(len(SIZES), pick.shape)
+    free = TILE - torch.tensor(SIZES)[chosen]
+    corners = (torch.rand(len(pick), 2) * (free[:, None] + 1)).long().tolist()
+    return torch.stack(
+        [canvases[s, i].roll(corner, (-2, -1)) for s, i, corner in zip(chosen, pick.cpu(), corners, strict=True)]
+    )

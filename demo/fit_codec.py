@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def fit_linear(pictures: Tensor, codec: nn.Module) -> None:
-    """The principal components of the pictures' patches, scaled to unit variance. pictures: (N, 3, H, W)."""
+    """The principal components of the pictures' patches, pictures: (N, 3, H, W). See PatchCodec about the scale."""
     channels, patch = codec.basis.shape[0], codec.basis.shape[-1]
     patches = nn.functional.unfold(pictures, patch, stride=patch).transpose(1, 2).reshape(-1, 3 * patch * patch)
     patches = patches.double()
@@ -21,7 +21,8 @@ def fit_linear(pictures: Tensor, codec: nn.Module) -> None:
     variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
     codec.mean.copy_(mean)
     codec.basis.copy_(axes[:, -channels:].flip(1).T.reshape(codec.basis.shape))
-    codec.scale.copy_(variances[-channels:].mean().sqrt())
+    deviations = variances[-channels:].flip(0).sqrt()
+    codec.scale.copy_((deviations * deviations.mean()).sqrt()[:, None, None])
     print(f"{channels} components keep {float(variances[-channels:].sum() / variances.sum()):.1%} of the variance")
 
 

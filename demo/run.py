@@ -19,8 +19,10 @@ from host import ROOT, start_comfyui
 
 BASE = ROOT / ".sid" / "demo"
 WORKFLOWS = ROOT / "workflows" / "api"
-# The teacher's best stock samplers, by demo/scan.py for 4 steps.
-TEACHER_50, TEACHER_4 = Setting(50, "dpmpp_2m", "karras", 2.0), Setting(4, "euler", "exponential", 1.5)
+# The teacher's best stock samplers, those for few steps by demo/scan.py.
+TEACHER_50 = Setting(50, "dpmpp_2m", "karras", 3.5)
+TEACHER_4 = Setting(4, "dpmpp_sde", "kl_optimal", 2.5)
+TEACHER_2 = Setting(2, "seeds_2", "karras", 2.0)
 SHOWN = (
     "grinning face with smiling eyes",
     "red apple",
@@ -76,6 +78,7 @@ def main() -> None:
     settings = [
         TEACHER_50,
         TEACHER_4,
+        TEACHER_2,
         Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student"),
         Setting(1, student=ASSETS / "student_1_step.safetensors", name="student"),
         Setting(4, student=mine, name=f"yours ({args.iterations} iterations)"),

@@ -22,7 +22,7 @@ from host import start_comfyui
 
 FIRST_SCHEDULERS = ("karras", "sgm_uniform", "beta")
 FIRST_CFG = 2.0
-OTHER_CFGS = (1.0, 1.5, 3.0, 5.0)
+OTHER_CFGS = (1.0, 1.5, 2.5, 3.5, 5.0)
 KEPT = (6, 3)  # after the first and second round
 EVALUATIONS_PER_STEP = 2
 CAPTIONS = 128

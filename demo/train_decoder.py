@@ -10,7 +10,7 @@ errors as grain. Some minutes on a CPU; wants the codec of fit_codec.py and the 
 import argparse
 
 import torch
-from emoji import load_emoji
+from emoji import at_sizes, load_emoji, placed
 from host import start_comfyui
 from torch import Tensor, nn
 
@@ -19,12 +19,12 @@ LEARNING_RATE = 1e-3
 LATENT_NOISE = 0.2
 TIMES = (200, 400, 600)
 STEPS = 8
-GUIDANCE = 1.5
+GUIDANCE = 2.0
 
 
 @torch.inference_mode()
 def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
-    """(len(TIMES), N, C, H, W): the latents noised to each of TIMES, and denoised by the guided teacher in STEPS."""
+    """The latents (len(TIMES), N, C, H, W), noised to TIMES and denoised by the guided teacher in STEPS."""
     from sid_pack.nodes import adapt, demo_model
     from sid_pack.sid_core.guidance import guided
     from sid_pack.sid_core.sampling import few_step, step_times
@@ -36,10 +36,10 @@ def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
     predict = adapt.predictor(teacher.model, process)
     generator = torch.manual_seed(0)
 
-    def denoised(rows: Tensor, time: int) -> Tensor:
+    def batch_denoised(x0: Tensor, rows: Tensor, time: int) -> Tensor:
         times = step_times(STEPS, process=process, t_init=time)
-        noise = torch.randn(latents[rows].shape, generator=generator)
-        x_t = process.diffuse(latents[rows], noise, times[0])
+        noise = torch.randn(x0.shape, generator=generator)
+        x_t = process.diffuse(x0, noise, times[0])
         cond, uncond = {"c_crossattn": contexts[rows]}, {"c_crossattn": empty.expand(len(rows), -1, -1)}
 
         def teacher_at(x_t: Tensor, t: Tensor) -> Tensor:
@@ -47,20 +47,25 @@ def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
 
         return few_step(teacher_at, noise, times, process, mode="ddim", x_start=x_t)
 
-    batches = torch.arange(len(latents)).split(4 * BATCH)
-    return torch.stack([torch.cat([denoised(rows, time) for rows in batches]) for time in TIMES])
+    def denoised(x0: Tensor, time: int) -> Tensor:
+        batches = torch.arange(len(x0)).split(4 * BATCH)
+        return torch.cat([batch_denoised(x0[rows], rows, time) for rows in batches])
+
+    return torch.stack([denoised(x0, time) for x0, time in zip(latents, TIMES, strict=True)])
 
 
-def train(pictures: Tensor, latents: Tensor, seen: Tensor, codec: nn.Module, iterations: int) -> None:
-    """Half of each batch are the teacher's latents, half the encoder's with a little noise."""
+def train(canvases: Tensor, pictures: Tensor, seen: Tensor, codec: nn.Module, iterations: int) -> None:
+    """Half of each batch are `pictures` (M, 3, H, W) from the teacher's latents of them, `seen` (M, C, h, w); half
+    are `canvases`, placed anew, from the encoder's latents with a little noise.
+    """
     optimizer = torch.optim.Adam(codec.refine.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     for iteration in range(iterations):
-        pick = torch.randint(len(pictures), (BATCH,))
-        noisy = latents[pick] + torch.randn_like(latents[pick]) * torch.rand(BATCH, 1, 1, 1) * LATENT_NOISE
-        again = seen[torch.randint(len(seen), (BATCH,)), pick]
-        given = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, noisy, again)
-        error = codec.decode(given) - pictures[pick]
+        pick = torch.randint(len(pictures), (BATCH // 2,))
+        anew = placed(canvases, torch.randint(canvases.shape[1], (BATCH // 2,))) * 2 - 1
+        latents = codec.encode(anew)
+        noisy = latents + torch.randn_like(latents) * torch.rand(len(latents), 1, 1, 1) * LATENT_NOISE
+        error = codec.decode(torch.cat([noisy, seen[pick]])) - torch.cat([anew, pictures[pick]])
         # Of neighbouring pixels' differences too: edges are few of the pixels and most of what a person sees.
         loss = error.abs().mean() + sum(error.diff(dim=axis).abs().mean() for axis in (-2, -1))
         optimizer.zero_grad()
@@ -81,14 +86,16 @@ def main() -> None:
 
     emoji = load_emoji()
     captions = [emoji.captions[index] for index in emoji.training]
-    pictures = (emoji.images.permute(0, 3, 1, 2) * 2 - 1)[emoji.training]
     codec = demo_model.PatchCodec()
     codec.load_state_dict(demo_model.read_weights(demo_model.CODEC)[0])
-    with torch.no_grad():
-        latents = codec.encode(pictures)
     torch.manual_seed(0)
+    canvases = at_sizes(emoji.images[emoji.training].permute(0, 3, 1, 2))
+    everyone = torch.arange(len(captions))
+    pictures = torch.stack([placed(canvases, everyone) * 2 - 1 for _ in TIMES])
+    with torch.no_grad():
+        latents = torch.stack([codec.encode(batch) for batch in pictures])
     seen = as_the_teacher_sees(latents, captions).clone()
-    train(pictures, latents, seen, codec, args.iterations)
+    train(canvases, pictures.flatten(0, 1), seen.flatten(0, 1), codec, args.iterations)
     weights = {key: value.half() for key, value in codec.state_dict().items()}
     write_tensors(demo_model.CODEC, weights, {"licence": "Apache-2.0"})
 

@@ -26,8 +26,8 @@ class SiDDemoModel(io.ComfyNode):
                     "weights",
                     options=list(WEIGHTS),
                     default="teacher",
-                    tooltip="teacher: an ordinary diffusion model, for KSampler with 20 to 50 steps at CFG 2 to 4, and "
-                    "for distilling. student: distilled from it, for SiDGenerate or SiDSampler at CFG 1.",
+                    tooltip="teacher: an ordinary diffusion model, for KSampler with 20 to 50 steps at CFG 2.5 to 4, "
+                    "and for distilling. student: distilled from it, for SiDGenerate or SiDSampler at CFG 1.",
                 )
             ],
             outputs=[
