@@ -113,7 +113,7 @@ def demo_distil() -> Sheet:
     prompt = _prompt(sheet, clip, PROMPT)
     empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
     sheet.column("What to learn")
-    guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=1.5)
+    guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=2.5)
     prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=EMOJI, height=EMOJI)
     sheet.column("Distil", width=380)
