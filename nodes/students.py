@@ -114,12 +114,18 @@ class SiDLoadStudent(io.ComfyNode):
         return Path(path).stat().st_mtime_ns if path else student
 
     @classmethod
+    def validate_inputs(cls, student):
+        """In place of the host's own check, which does not say where to put one. A connected input is not known yet."""
+        if student is None or (student and folder_paths.get_full_path(FOLDER, student)):
+            return True
+        asked = f"there is no student {student!r}" if student else "no student is chosen"
+        return (
+            f"{asked}. Put a file of SiDSaveStudent into models/{FOLDER} or output/{FOLDER}, press R in the browser, "
+            "and choose it."
+        )
+
+    @classmethod
     def execute(cls, model, student):
-        if not student:
-            raise ValueError(
-                f"no student is chosen. Put a file of SiDSaveStudent into models/{FOLDER} or output/{FOLDER}, press R "
-                "in the browser, and choose it."
-            )
         return io.NodeOutput(load_student(model, Path(folder_paths.get_full_path_or_raise(FOLDER, student))))
 
 

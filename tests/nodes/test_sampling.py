@@ -98,10 +98,19 @@ def test_noise_modes_against_the_papers_own_scale(run_graph, mode):
     torch.testing.assert_close(ours, clean, rtol=0, atol=1e-4)
 
 
-def test_every_step_reports_to_the_preview_callback(run_graph):
-    result = run_graph(student_graph(node("SiDSampler", noise_mode="fresh")))
-    steps = [data["value"] for kind, data in result.events if kind == "progress" and data["node"] == "sampled"]
-    assert steps[-4:] == [1, 2, 3, 4]
+def test_every_step_reports_to_the_preview_callback(run_graph, monkeypatch):
+    import latent_preview
+
+    reported = []
+
+    def prepare_callback(model, steps, *_):
+        return lambda step, clean, x, total: reported.append((step, clean, x.shape, total))
+
+    monkeypatch.setattr(latent_preview, "prepare_callback", prepare_callback)
+    latent = latent_of(run_graph(student_graph(node("SiDSampler", noise_mode="fresh"))))
+    assert [(step, total) for step, _, _, total in reported] == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert all(clean.shape == shape == latent.shape for _, clean, shape, _ in reported)
+    assert (reported[-1][1] - latent).abs().max() < 1e-5
 
 
 def generated(**changes) -> dict:

@@ -129,7 +129,9 @@ def test_only_students_are_saved_as_students(run_graph):
     assert "not a SiD student" in result.error
 
 
-def test_no_student_chosen_says_where_to_put_one(run_graph):
-    result = run_graph(loaded(""))
+@pytest.mark.parametrize("name", ["", "gone.safetensors"])
+def test_no_student_says_where_to_put_one(name, run_graph):
+    result = run_graph(loaded(name))
     assert not result.success
+    assert name in result.error
     assert "output/diffusion_models" in result.error
