@@ -5,10 +5,10 @@
     python benchmarks/sampling.py --write                              also save the table to benchmarks/results/
 
 Each way to sample is compared with the bare network twice: with the time inside the diffusion model during the very
-same run, which is what the promise is about, and with the forwards of one run of SiDGenerate alone, its inputs recorded
-and given to the diffusion model again. The latter would also show a network that is slower when our nodes run it, but
-is as unsteady as the machine: the bare network, timed against itself, says how unsteady. Beside our nodes: `apply_model`
-(what ComfyUI adds to a forward) and ComfyUI's own lcm sampler on the same sigmas.
+same run, which is what the promise is about, and with the forwards of one run of SiDGenerate alone, its inputs
+recorded and given to the diffusion model again. The latter would also show a network that runs slower under our
+nodes, but is as unsteady as the machine: the bare network, timed against itself, says how much. Beside our nodes:
+`apply_model` (what ComfyUI adds to a forward) and ComfyUI's own lcm sampler on the same sigmas.
 """
 
 import argparse
