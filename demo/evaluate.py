@@ -76,9 +76,10 @@ def table(results: list[Result], protocol: DemoProtocol) -> str:
 
 def row(result: Result, reference: float) -> str:
     setting, scores = result.setting, result.scores
+    spread = f" ± {scores.distance_std:.1f}" if scores.distance_std else ""  # one run has none
     return (
         f"| {setting.title} | {setting.sampler} | {setting.scheduler} | {setting.cfg:g} | {result.forwards:g} "
-        f"| {scores.distance:.1f} ± {scores.distance_std:.1f} | {scores.distance / reference:.2f} "
+        f"| {scores.distance:.1f}{spread} | {scores.distance / reference:.2f} "
         f"| {scores.alignment_training:.3f} | {scores.alignment_held_out:.3f} | {result.seconds:.4f} |"
     )
 
