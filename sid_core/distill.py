@@ -65,7 +65,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one iteration did. Losses are per element of a latent; skipped: samples left out for being NaN."""
+    """What one iteration did.
+
+    images: of all iterations so far. step: which of the student's steps was trained, from 1. Losses are per element of
+    a latent. skipped: samples left out for being NaN. spread: the standard deviation across the batch's pictures, mean
+    over elements; magnitude: their root mean square, both in the network's own scale.
+    """
 
     iteration: int
     images: int
@@ -73,6 +78,8 @@ class StepResult:
     student_loss: float
     fake_loss: float
     skipped: int
+    spread: float
+    magnitude: float
 
 
 class NotFiniteError(RuntimeError):
@@ -159,11 +166,14 @@ def distill(
     device: torch.device,
     *,
     rank: int = 0,
+    micro_batch: int | None = None,
 ) -> Iterator[StepResult]:
     """Train `run` for ever, one iteration a `next()`; the caller decides when to look, to save and to stop.
 
-    latent_shape: (C, …) of one latent in the network's own scale. Raises NotFiniteError when no sample of a batch is
-    finite. The weights are never left in the middle of an optimizer's step.
+    latent_shape: (C, …) of one latent in the network's own scale. micro_batch: at most so many samples go through a
+    network at once, and their gradients are summed; what is learnt is the same, for less memory and, as the student's
+    last step is then computed twice, somewhat more time. Raises NotFiniteError when no sample of a batch is finite. The
+    weights are never left in the middle of an optimizer's step.
     """
     settings = run.settings
     times = step_times(settings.steps, process=process, t_init=settings.t_init)
@@ -171,53 +181,29 @@ def distill(
     while True:
         _set_learning_rates(run)
         step = int(torch.randint(settings.steps, (), generator=generator_for(settings.seed, run.iteration)))
-        draw = generator_for(settings.seed, run.iteration, rank)
-
-        def noise(batch: int = settings.batch, draw: torch.Generator = draw) -> Tensor:
-            return torch.randn(batch, *latent_shape, generator=draw).to(device)
-
-        rows = torch.randint(len(prompts), (settings.batch,), generator=draw)
-        cond = {name: values.to(device) for name, values in prompts.batch(rows).items()}
-        uncond = {name: values.to(device) for name, values in prompts.unconditional(settings.batch).items()}
-
-        x_t, t = _noisy_input(predict.student, times[: step + 1], cond, process, noise)
-        x_g = predict.student(x_t, t, cond)
-        finite = _finite_samples(x_g)
-        if not finite.any():
+        draws = _draw(run, step, len(prompts), process, latent_shape, generator_for(settings.seed, run.iteration, rank))
+        split = torch.arange(settings.batch).split(micro_batch or settings.batch)
+        # One part's graph serves both updates; those of several would be in memory at once.
+        reuse = len(split) == 1
+        parts = [_part(draws.select(rows), predict, prompts, times[: step + 1], process, device) for rows in split]
+        parts = [finite for part in parts if (finite := part.generate(predict, with_gradient=reuse))]
+        if not parts:
             raise NotFiniteError(_diverged(run, "the student's pictures are"))
-        if not finite.all():
-            # Once more without those samples: their gradient is not finite either, and would reach every weight.
-            keep = finite.nonzero()[:, 0]
-            cond, uncond = select(cond, keep), select(uncond, keep)
-            x_g = predict.student(x_t[keep], t[keep], cond)
-        batch = len(x_g)
+        pictures = torch.cat([part.x_g.detach() for part in parts])
 
-        def noised(x0: Tensor, draw: torch.Generator = draw, batch: int = batch) -> tuple[Tensor, Tensor]:
-            t = draw_score_times(process, settings, batch, draw).to(device)
-            return process.diffuse(x0, noise(batch), t), t
+        gradients = _Gradients(run, run.fake, run.fake_optimizer, "the fake score's loss is")
+        for part in parts:
+            gradients.add(_fake_loss(part, predict, process, settings), len(part))
+        loss_fake = gradients.apply()
 
-        dropped = torch.rand(batch, generator=draw) < settings.caption_dropout
-        x_t, t = noised(x_g.detach())
-        y_fake = guided(predict.fake, x_t, t, replace_rows(cond, dropped, uncond), uncond, settings.guidance.fake_train)
-        loss_fake = fake_score_loss(y_fake, x_g.detach(), process.regression_weight(t))
-        _update(run, run.fake_optimizer, loss_fake, run.fake, "the fake score's loss is")
-
-        x_t, t = noised(x_g)
+        gradients = _Gradients(run, run.student, run.student_optimizer, "the student's loss is")
         run.fake.requires_grad_(False)
         try:
-            y_fake = guided(predict.fake, x_t, t, cond, uncond, settings.guidance.fake_score)
-            y_teacher = predict.teacher(x_t, t, cond, uncond)
-            usable = _finite_samples(y_fake, y_teacher)
-            if not usable.any():
-                raise NotFiniteError(_diverged(run, "the student's loss is"))
-            if not usable.all():
-                # What goes back through a score that gave NaN is NaN as well, in that sample alone.
-                x_g.register_hook(lambda gradient, usable=usable: _only(gradient, usable))
-            weight = None if isinstance(process, VP) else (1 - t[usable])
-            loss_student = student_loss(
-                x_g[usable], y_teacher[usable], y_fake[usable], alpha=settings.alpha, weight=weight
-            )
-            _update(run, run.student_optimizer, loss_student, run.student, "the student's loss is")
+            for part in parts:
+                if not reuse:
+                    part.x_g = predict.student(part.x_t, part.t, part.cond)
+                gradients.add(*_student_loss(part, predict, process, settings))
+            loss_student = gradients.apply()
         finally:
             run.fake.requires_grad_(True)
 
@@ -228,10 +214,153 @@ def distill(
             run.iteration,
             run.images,
             step + 1,
-            float(loss_student.detach()) / elements,
-            float(loss_fake.detach()) / elements,
-            settings.batch - int(usable.sum()),
+            loss_student / elements,
+            loss_fake / elements,
+            settings.batch - gradients.samples,
+            float(pictures.std(0, correction=0).mean()),
+            float(pictures.square().mean().sqrt()),
         )
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """All that an iteration leaves to chance, (B, …) each, so that a micro-batch takes its rows of it.
+
+    noises: one for each of the student's steps. dropped: whose caption the fake score is trained without. The times and
+    noises at which both scores are looked at: once to train the fake score, once for the student's loss.
+    """
+
+    prompts: Tensor
+    noises: tuple[Tensor, ...]
+    dropped: Tensor
+    fake_times: Tensor
+    fake_noise: Tensor
+    student_times: Tensor
+    student_noise: Tensor
+
+    def select(self, rows: Tensor) -> "_Draws":
+        values = {name: value for name, value in vars(self).items() if name != "noises"}
+        noises = tuple(noise[rows] for noise in self.noises)
+        return _Draws(noises=noises, **{name: value[rows] for name, value in values.items()})
+
+
+def _draw(
+    run: Run, step: int, prompts: int, process: Process, latent_shape: tuple[int, ...], draw: torch.Generator
+) -> _Draws:
+    batch = run.settings.batch
+
+    def noise() -> Tensor:
+        return torch.randn(batch, *latent_shape, generator=draw)
+
+    return _Draws(
+        torch.randint(prompts, (batch,), generator=draw),
+        tuple(noise() for _ in range(step + 1)),
+        torch.rand(batch, generator=draw) < run.settings.caption_dropout,
+        draw_score_times(process, run.settings, batch, draw),
+        noise(),
+        draw_score_times(process, run.settings, batch, draw),
+        noise(),
+    )
+
+
+@dataclass
+class _Part:
+    """A micro-batch: its draws, conditioning, the student's last input x_t at t (B,), and its picture x_g."""
+
+    draws: _Draws
+    cond: Cond
+    uncond: Cond
+    x_t: Tensor
+    t: Tensor
+    x_g: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x_t)
+
+    def generate(self, predict: Predictors, with_gradient: bool) -> "_Part | None":
+        """Those of the samples whose picture is finite, with it; None without any."""
+        with torch.set_grad_enabled(with_gradient):
+            self.x_g = predict.student(self.x_t, self.t, self.cond)
+            finite = _finite_samples(self.x_g)
+            if finite.all():
+                return self
+            if not finite.any():
+                return None
+            keep = finite.nonzero()[:, 0]
+            conds = select(self.cond, keep), select(self.uncond, keep)
+            part = _Part(self.draws.select(keep.cpu()), *conds, self.x_t[keep], self.t[keep])
+            # Once more without the others: their gradient is not finite either, and would reach every weight.
+            part.x_g = predict.student(part.x_t, part.t, part.cond) if with_gradient else self.x_g[keep]
+            return part
+
+
+def _part(
+    draws: _Draws, predict: Predictors, prompts: PromptSet, times: Tensor, process: Process, device: torch.device
+) -> _Part:
+    cond = {name: values.to(device) for name, values in prompts.batch(draws.prompts).items()}
+    uncond = {name: values.to(device) for name, values in prompts.unconditional(len(draws.prompts)).items()}
+    noises = [noise.to(device) for noise in draws.noises]
+    return _Part(draws, cond, uncond, *_noisy_input(predict.student, times, cond, process, noises))
+
+
+def _fake_loss(part: _Part, predict: Predictors, process: Process, settings: Settings) -> Tensor:
+    """The mean over the samples of the fake score's regression onto the student's pictures."""
+    x_g, t = part.x_g.detach(), part.draws.fake_times.to(part.x_t.device)
+    x_t = process.diffuse(x_g, part.draws.fake_noise.to(x_g.device), t)
+    cond = replace_rows(part.cond, part.draws.dropped, part.uncond)
+    y_fake = guided(predict.fake, x_t, t, cond, part.uncond, settings.guidance.fake_train)
+    return fake_score_loss(y_fake, x_g, process.regression_weight(t))
+
+
+def _student_loss(part: _Part, predict: Predictors, process: Process, settings: Settings) -> tuple[Tensor, int]:
+    """The mean over the samples for which both scores are finite, and how many these are."""
+    x_g, t = part.x_g, part.draws.student_times.to(part.x_t.device)
+    x_t = process.diffuse(x_g, part.draws.student_noise.to(x_g.device), t)
+    y_fake = guided(predict.fake, x_t, t, part.cond, part.uncond, settings.guidance.fake_score)
+    y_teacher = predict.teacher(x_t, t, part.cond, part.uncond)
+    usable = _finite_samples(y_fake, y_teacher)
+    if not usable.all():
+        # What goes back through a score that gave NaN is NaN as well, in that sample alone.
+        x_g.register_hook(lambda gradient: _only(gradient, usable))
+    weight = None if isinstance(process, VP) else (1 - t[usable])
+    loss = student_loss(x_g[usable], y_teacher[usable], y_fake[usable], alpha=settings.alpha, weight=weight)
+    return loss, int(usable.sum())
+
+
+class _Gradients:
+    """One optimizer step on a network, its gradients gathered over micro-batches.
+
+    A loss is checked before it is used, so a diverged run keeps its last good weights.
+    """
+
+    def __init__(self, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer, what: str):
+        self.run, self.network, self.optimizer, self.what = run, network, optimizer, what
+        self.loss, self.samples = 0.0, 0
+        optimizer.zero_grad(set_to_none=True)
+
+    def add(self, loss: Tensor, samples: int) -> None:
+        """Take in the mean loss over so many samples."""
+        if samples == 0:
+            return
+        if not loss.isfinite():
+            raise NotFiniteError(_diverged(self.run, self.what))
+        (loss * (samples / self.run.settings.batch)).backward()
+        self.loss += float(loss.detach()) * samples
+        self.samples += samples
+
+    def apply(self) -> float:
+        """Do the step; → the mean loss over all samples."""
+        if self.samples == 0:
+            raise NotFiniteError(_diverged(self.run, self.what))
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
+                if self.samples < self.run.settings.batch:
+                    parameter.grad *= self.run.settings.batch / self.samples
+        if self.run.settings.gradient_norm > 0:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.run.settings.gradient_norm)
+        self.optimizer.step()
+        return self.loss / self.samples
 
 
 def _finite_samples(*predictions: Tensor) -> Tensor:
@@ -247,32 +376,24 @@ def _only(gradient: Tensor, samples: Tensor) -> Tensor:
 
 
 def _noisy_input(
-    student: Predictor, times: Tensor, cond: Cond, process: Process, noise: Callable[[], Tensor]
+    student: Predictor, times: Tensor, cond: Cond, process: Process, noises: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """What the student is given at the last of `times`, and that time as (B,); the steps before it without gradient."""
-    first = noise()
+    first, *others = noises
     t = times[-1].to(first.device).expand(len(first))
-    if len(times) == 1:
+    if not others:
         return process.diffuse(torch.zeros_like(first), first, t), t
+    following = iter(others)
     with torch.no_grad():
         x_t = few_step(
-            lambda x_t, t: student(x_t, t, cond), first, times[:-1], process, next_noise=noise, t_end=times[-1]
+            lambda x_t, t: student(x_t, t, cond),
+            first,
+            times[:-1],
+            process,
+            next_noise=lambda: next(following),
+            t_end=times[-1],
         )
     return x_t, t
-
-
-def _update(run: Run, optimizer: torch.optim.Optimizer, loss: Tensor, network: nn.Module, what: str) -> None:
-    """One optimizer step on `network`. The loss is checked first, so a diverged run keeps its last good weights."""
-    if not loss.isfinite():
-        raise NotFiniteError(_diverged(run, what))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    for parameter in network.parameters():
-        if parameter.grad is not None:
-            torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
-    if run.settings.gradient_norm > 0:
-        nn.utils.clip_grad_norm_(network.parameters(), run.settings.gradient_norm)
-    optimizer.step()
 
 
 def _set_learning_rates(run: Run) -> None:

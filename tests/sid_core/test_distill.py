@@ -1,7 +1,7 @@
 """The training iteration: a problem with a known answer, a second implementation, and what it costs."""
 
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 import torch
@@ -468,6 +468,43 @@ def test_a_loss_that_is_nan_raises_and_its_weights_stay(role):
     if role == "fake":
         assert all(torch.equal(a, b) for a, b in zip(fake, before[4:], strict=True))
     assert all(weight.requires_grad for weight in toy.run.fake.parameters())
+
+
+# Micro-batches.
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_micro_batches_learn_what_the_whole_batch_does(size, broken):
+    settings = small(Settings(ANTI, steps=3, caption_dropout=0.3, gradient_norm=0.5), batch=5)
+    whole, split = (ToyDistillation(SD, settings, dtype=torch.float64) for _ in range(2))
+    if broken:
+        break_prompt(whole, word=1)
+        break_prompt(split, word=1)
+    in_parts = distill(split.run, split.predict, split.prompts, SD, (2, 1, 1), torch.device("cpu"), micro_batch=size)
+    skipped = 0
+    for _, expected, result in zip(range(8), whole.iterations(), in_parts, strict=False):
+        assert astuple(result) == pytest.approx(astuple(expected), rel=1e-9)
+        skipped += result.skipped
+    assert bool(skipped) == broken
+    torch.testing.assert_close(split.weights(), whole.weights(), rtol=1e-9, atol=1e-12)
+
+
+def test_no_more_than_a_micro_batch_goes_through_a_network_at_once():
+    toy = ToyDistillation(SD, small(Settings(LSG), batch=5))
+    watch = Watch(toy)
+    next(distill(toy.run, toy.predict, toy.prompts, SD, (2, 1, 1), torch.device("cpu"), micro_batch=2))
+    assert {len(rows) for _, _, rows in watch.calls} == {2, 1}
+
+
+def test_spread_and_magnitude_are_of_the_students_pictures():
+    toy = ToyDistillation(SD, small(Settings(LSG), batch=4))
+    watch = Watch(toy)
+    result = toy.train(1)[0]
+    pictures = watch.student_outputs[-1][1].detach()
+    assert result.spread == pytest.approx(float(((pictures - pictures.mean(0)) ** 2).mean(0).sqrt().mean()), rel=1e-5)
+    assert result.magnitude == pytest.approx(float(pictures.norm() / pictures.numel() ** 0.5), rel=1e-5)
 
 
 # Randomness.
