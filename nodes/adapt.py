@@ -114,6 +114,31 @@ def own_copy(model: ModelPatcher, dtype: torch.dtype | None = None) -> nn.Module
     return mine
 
 
+@contextmanager
+def open_to_gradients(network: nn.Module) -> Iterator[None]:
+    """Within it, gradients can pass through a network whose weights were loaded in inference mode, but not reach them.
+
+    Its weights are then other tensors on the same memory. Call it inside `training()`.
+    """
+    kept = [
+        (tensors, dict(tensors)) for module in network.modules() for tensors in (module._parameters, module._buffers)
+    ]
+    try:
+        for tensors, originals in kept:
+            for name, tensor in originals.items():
+                # Quantized weights are of other classes; the host makes plain ones of them in each forward.
+                if tensor is not None and type(tensor.data) is torch.Tensor:
+                    same = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                        tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
+                    )
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    tensors[name] = nn.Parameter(same, requires_grad=False) if is_parameter else same
+        yield
+    finally:
+        for tensors, originals in kept:
+            tensors.update(originals)
+
+
 def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Tensor, Cond], Tensor]:
     """predict(x_t, t, cond) → clean prediction in float32, in the method's own scale and times."""
 

@@ -3,23 +3,28 @@
 import hashlib
 import logging
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..sid_core.adapters import DEFAULT_TARGETS, TARGETS
 from ..sid_core.checkpoint import load_run
-from ..sid_core.distill import Predictors, Run, Settings
+from ..sid_core.distill import Run, Settings
 from ..sid_core.student import StudentInfo
 from . import adapt
 from .guiders import SiDGuider
+from .loras import lora_tensors, with_lora
 from .progress import Progress
 from .prompts import Prompts
-from .training import Training, decoder, encode, teacher_predictor
+from .roles import LoRAOptions, full_roles, lora_roles
+from .training import Training, decoder, encode
 
 log = logging.getLogger(__name__)
 CONTINUE, START_OVER = "continue it", "start over"
+LORA, FULL = "lora", "full"
 
 
 def run_folder(name: str) -> Path:
@@ -36,8 +41,9 @@ class SiDDistill(io.ComfyNode):
             node_id="SiDDistill",
             display_name="SiD Distill",
             category="SiD/training",
-            description="Distils the guider's model into a student of a few steps, from prompts alone. Keeps three "
-            "copies of the model in memory. Cancel keeps what was learnt: queue again, and the run goes on.",
+            description="Distils the guider's model into a student of a few steps, from prompts alone: into a LoRA on "
+            "the model as it is loaded, or the whole network. Cancel keeps what was learnt: queue again, and the run "
+            "goes on.",
             inputs=[
                 io.Guider.Input("guider", tooltip="A SiD guider: the teacher, its guidance and the ∅-prompt."),
                 io.Clip.Input("clip", tooltip="The text encoder of the teacher, for the prompts."),
@@ -137,6 +143,53 @@ class SiDDistill(io.ComfyNode):
                     tooltip="Iterations between savings of the whole state. Cancel and errors save too.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="For previews."),
+                # Optional, so that graphs of before these inputs run as they did then.
+                io.Combo.Input(
+                    "mode",
+                    options=[LORA, FULL],
+                    default=LORA,
+                    optional=True,
+                    tooltip="lora: two LoRAs (student and fake score) on one model, which stays as it is. full: the "
+                    "whole network is trained, in three copies; some 40 bytes of memory for each of its parameters.",
+                ),
+                io.Int.Input(
+                    "student_rank",
+                    default=64,
+                    min=1,
+                    max=1024,
+                    optional=True,
+                    tooltip="Of the student's LoRA, 1 to 1024. More can learn more, in a larger file. Mode lora only.",
+                ),
+                io.Int.Input(
+                    "fake_rank",
+                    default=32,
+                    min=1,
+                    max=1024,
+                    optional=True,
+                    tooltip="Of the fake score's LoRA, 1 to 1024. Mode lora only.",
+                ),
+                io.Combo.Input(
+                    "lora_targets",
+                    options=list(TARGETS),
+                    default=DEFAULT_TARGETS,
+                    optional=True,
+                    tooltip="The layers that have a LoRA. Mode lora only.",
+                ),
+                io.Int.Input(
+                    "micro_batch",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    optional=True,
+                    tooltip="At most so many pictures go through the model at once; less takes less memory and learns "
+                    "the same. 0: the whole batch.",
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=True,
+                    optional=True,
+                    tooltip="Compute activations twice instead of keeping them: much less memory, a third more time.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="student"),
@@ -167,6 +220,12 @@ class SiDDistill(io.ComfyNode):
         preview_every,
         save_every,
         vae=None,
+        mode=FULL,
+        student_rank=64,
+        fake_rank=32,
+        lora_targets=DEFAULT_TARGETS,
+        micro_batch=0,
+        gradient_checkpointing=False,
     ):
         if not isinstance(guider, SiDGuider):
             raise ValueError(
@@ -195,36 +254,9 @@ class SiDDistill(io.ComfyNode):
             "prompts": hashlib.sha256("\n".join(prompts.prompts).encode()).hexdigest()[:16],
             "latent": "x".join(map(str, shape)),
         }
-        with adapt.training():
-            progress = Progress(iterations, batch_size, cls.hidden.unique_id)
-            prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
-            student = adapt.own_copy(model, torch.float32)
-            fake = adapt.own_copy(model, torch.float32)
-            for network in (student, fake):
-                network.diffusion_model.requires_grad_(True)
-            run = Run(student.diffusion_model, fake.diffusion_model, settings)
-            training = Training(
-                run=run,
-                predict=Predictors(
-                    teacher_predictor(guider, process),
-                    adapt.predictor(fake, process),
-                    adapt.predictor(student, process),
-                ),
-                prompts=prompt_set,
-                process=process,
-                latent_shape=shape,
-                device=model.load_device,
-                folder=folder,
-                identity=identity,
-                progress=progress,
-            )
-            folder.mkdir(parents=True, exist_ok=True)
-            if existing_run == CONTINUE and training.state_file.exists():
-                load_run(run, training.state_file, identity)
-                training.saved = run.iteration
-                log.info("SiD: run %r goes on at iteration %d", run_name, run.iteration)
-            training.train(iterations, save_every, preview_every, decoder(model, vae))
-            weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
+        if mode == LORA:
+            lora = LoRAOptions(student_rank, fake_rank, lora_targets)
+            identity |= {"mode": mode} | asdict(lora)
         info = StudentInfo(
             steps=steps,
             t_init=settings.t_init or process.default_t_init,
@@ -232,7 +264,39 @@ class SiDDistill(io.ComfyNode):
             run=f"{run_name} {hashlib.sha256(repr((settings, identity)).encode()).hexdigest()[:8]}",
             guidance=guider.guidance.name,
         )
-        return io.NodeOutput(adapt.as_student(model, weights, info), str(folder))
+        with adapt.training():
+            progress = Progress(iterations, batch_size, cls.hidden.unique_id)
+            prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
+            if mode == LORA:
+                roles = lora_roles(guider, process, lora, gradient_checkpointing)
+            else:
+                roles = full_roles(guider, process, gradient_checkpointing)
+            run = Run(roles.student, roles.fake, settings)
+            training = Training(
+                run=run,
+                roles=roles,
+                prompts=prompt_set,
+                process=process,
+                latent_shape=shape,
+                device=model.load_device,
+                folder=folder,
+                identity=identity,
+                progress=progress,
+                micro_batch=micro_batch or None,
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            if existing_run == CONTINUE and training.state_file.exists():
+                load_run(run, training.state_file, identity)
+                training.saved = run.iteration
+                log.info("SiD: run %r goes on at iteration %d", run_name, run.iteration)
+            training.train(iterations, save_every, preview_every, decoder(model, vae))
+            if mode == LORA:
+                with run.averaged_weights():
+                    student = with_lora(model, lora_tensors(model, roles.student), info)
+            else:
+                weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
+                student = adapt.as_student(model, weights, info)
+        return io.NodeOutput(student, str(folder))
 
 
 NODES = [SiDDistill]

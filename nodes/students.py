@@ -6,27 +6,29 @@ import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..sid_core.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from ..sid_core.student import StudentInfo
 from . import adapt
+from .loras import attached_lora, with_lora
 from .progress import say_on_node
 
-FOLDER = "diffusion_models"
+WHOLE, LORA = "diffusion_models", "loras"  # folders of ComfyUI, and of its output
+AS_TRAINED, MERGED = "as trained", "whole model"
 PREFIX = "model.diffusion_model."
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def save_student(model: ModelPatcher, path: Path, dtype: torch.dtype) -> None:
-    """Write a student's network as safetensors that stock loaders read too. Raises ValueError for other MODELs."""
-    info = adapt.student_info(model)
-    if info is None:
-        raise ValueError(
-            "this MODEL is not a SiD student, so there is nothing to say how it is to be sampled. Connect SiDDistill "
-            "or SiDLoadStudent; for other models use ComfyUI's ModelSave."
-        )
-    weights = {PREFIX + key: weight for key, weight in adapt.patched_weights(model, dtype).items()}
-    write_tensors(path, weights, info.to_metadata())
+def student_tensors(model: ModelPatcher, dtype: torch.dtype, merge: bool) -> tuple[str, dict[str, Tensor]]:
+    """What a student's file holds, by names that stock loaders read too, and the folder it belongs in.
+
+    merge: the whole network, also of a student that is a LoRA.
+    """
+    lora = None if merge else attached_lora(model)
+    if lora is not None:
+        return LORA, {name: tensor.to(dtype) for name, tensor in lora.items()}
+    return WHOLE, {PREFIX + key: weight for key, weight in adapt.patched_weights(model, dtype).items()}
 
 
 def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
@@ -42,6 +44,8 @@ def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
             f"{path.name} is a student of {info.base}, but the connected MODEL is {base}. Connect the model it was "
             "distilled from, or another of exactly that architecture."
         )
+    if any(key.endswith(".lora_down.weight") for key in weights):
+        return with_lora(model, weights, info)
     weights = {key.removeprefix(PREFIX): weight for key, weight in weights.items()}
     return adapt.as_student(model, weights, info)
 
@@ -54,20 +58,27 @@ class SiDSaveStudent(io.ComfyNode):
             display_name="SiD Save Student",
             category="SiD/students",
             description="Writes a student as safetensors into ComfyUI's output folder, with how it is to be sampled. "
-            "SiDLoadStudent and ComfyUI's own Load Diffusion Model read it.",
+            "SiDLoadStudent reads it; ComfyUI's own Load LoRA and Load Diffusion Model do too.",
             inputs=[
                 io.Model.Input("model", tooltip="From SiDDistill, or a loaded student with patches to bake in."),
                 io.String.Input(
                     "filename_prefix",
-                    default=f"{FOLDER}/sid_student",
-                    tooltip="Folder and name under ComfyUI's output folder; a number is added, so no file is replaced. "
-                    f"Files in output/{FOLDER} appear in the loaders.",
+                    default="sid_student",
+                    tooltip=f"Name in ComfyUI's output/{LORA} for a LoRA and output/{WHOLE} for a whole model, where "
+                    "the loaders find it; may have folders. A number is added, so no file is replaced.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISIONS),
                     default="float16",
                     tooltip="Of the weights in the file. float16 is half the size of float32, with no visible loss.",
+                ),
+                io.Combo.Input(
+                    "save_as",
+                    options=[AS_TRAINED, MERGED],
+                    default=AS_TRAINED,
+                    optional=True,
+                    tooltip="'as trained': a LoRA if it is one. 'whole model': the LoRA merged into its base.",
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
@@ -76,15 +87,29 @@ class SiDSaveStudent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, filename_prefix, precision):
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory()
-        )
+    def execute(cls, model, filename_prefix, precision, save_as=AS_TRAINED):
+        info = adapt.student_info(model)
+        if info is None:
+            raise ValueError(
+                "this MODEL is not a SiD student, so there is nothing to say how it is to be sampled. Connect "
+                "SiDDistill or SiDLoadStudent; for other models use ComfyUI's ModelSave."
+            )
+        belongs, tensors = student_tensors(model, PRECISIONS[precision], merge=save_as == MERGED)
+        asked = Path(filename_prefix)
+        if asked.parts[:1] not in ((WHOLE,), (LORA,)):
+            asked = Path(belongs) / asked
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(str(asked), folder_paths.get_output_directory())
         path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-        save_student(model, path, PRECISIONS[precision])
+        write_tensors(path, tensors, info.to_metadata())
         said = f"saved {path} ({path.stat().st_size / 1e6:.1f} MB)"
         say_on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(str(path), ui={"text": [said]})
+
+
+def find_student(name: str) -> Path | None:
+    """The file of that name in ComfyUI's folders of models and LoRAs."""
+    paths = (folder_paths.get_full_path(folder, name) for folder in (WHOLE, LORA))
+    return next((Path(path) for path in paths if path), None)
 
 
 class SiDLoadStudent(io.ComfyNode):
@@ -100,8 +125,8 @@ class SiDLoadStudent(io.ComfyNode):
                 io.Model.Input("model", tooltip="The base: the model, or one of the same architecture."),
                 io.Combo.Input(
                     "student",
-                    options=folder_paths.get_filename_list(FOLDER),
-                    tooltip=f"A file that SiDSaveStudent wrote, in models/{FOLDER} or output/{FOLDER}. Press R to "
+                    options=[name for folder in (WHOLE, LORA) for name in folder_paths.get_filename_list(folder)],
+                    tooltip=f"A file that SiDSaveStudent wrote, in models or output, {LORA} or {WHOLE}. Press R to "
                     "refresh the list.",
                 ),
             ],
@@ -110,23 +135,23 @@ class SiDLoadStudent(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model, student):
-        path = student and folder_paths.get_full_path(FOLDER, student)
-        return Path(path).stat().st_mtime_ns if path else student
+        path = student and find_student(student)
+        return path.stat().st_mtime_ns if path else student
 
     @classmethod
     def validate_inputs(cls, student):
         """In place of the host's own check, which does not say where to put one. A connected input is not known yet."""
-        if student is None or (student and folder_paths.get_full_path(FOLDER, student)):
+        if student is None or (student and find_student(student)):
             return True
         asked = f"there is no student {student!r}" if student else "no student is chosen"
         return (
-            f"{asked}. Put a file of SiDSaveStudent into models/{FOLDER} or output/{FOLDER}, press R in the browser, "
-            "and choose it."
+            f"{asked}. Put a file of SiDSaveStudent into the folder {LORA} or {WHOLE} of models or output (such as "
+            f"output/{WHOLE}), press R in the browser, and choose it."
         )
 
     @classmethod
     def execute(cls, model, student):
-        return io.NodeOutput(load_student(model, Path(folder_paths.get_full_path_or_raise(FOLDER, student))))
+        return io.NodeOutput(load_student(model, find_student(student) or Path(student)))
 
 
 NODES = [SiDSaveStudent, SiDLoadStudent]

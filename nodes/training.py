@@ -9,14 +9,14 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..sid_core.checkpoint import save_run
-from ..sid_core.data import Cond, PromptSet
-from ..sid_core.distill import Predictors, Run, StepResult, distill, generator_for
-from ..sid_core.guidance import guided, steer_away
+from ..sid_core.data import PromptSet
+from ..sid_core.distill import Run, StepResult, distill, generator_for
 from ..sid_core.process import VP, Flow
 from ..sid_core.sampling import few_step, step_times
 from . import adapt
 from .guiders import SiDGuider
 from .progress import Progress, picture_grid, say_on_node
+from .roles import Roles
 
 PREVIEWS = 8
 SMOOTHING = 50  # iterations that the losses on display are averaged over
@@ -36,25 +36,12 @@ def encode(clip, texts: tuple[str, ...], guider: SiDGuider, latent: Tensor, prog
     return PromptSet.of(texts, conds, adapt.conditioning_tensors(model, guider.empty_prompt, latent))
 
 
-def teacher_predictor(guider: SiDGuider, process: VP | Flow):
-    """teacher(x_t, t, cond, uncond) with all that the guider does, on copies that gradients can pass through."""
-    strong = adapt.predictor(adapt.own_copy(guider.model_patcher), process)
-    weak = guider.weaker and adapt.predictor(adapt.own_copy(guider.weaker), process)
-    scale = guider.guidance.teacher
-
-    def teacher(x_t: Tensor, t: Tensor, cond: Cond, uncond: Cond) -> Tensor:
-        clean = guided(strong, x_t, t, cond, uncond, scale)
-        return steer_away(clean, guided(weak, x_t, t, cond, uncond, scale), guider.strength) if weak else clean
-
-    return teacher
-
-
 @dataclass
 class Training:
     """A run on its way: what `SiDDistill` needs from one iteration to the next."""
 
     run: Run
-    predict: Predictors
+    roles: Roles
     prompts: PromptSet
     process: VP | Flow
     latent_shape: tuple[int, ...]
@@ -62,6 +49,7 @@ class Training:
     folder: Path
     identity: dict[str, str]
     progress: Progress
+    micro_batch: int | None = None
     saved: int = 0
 
     @property
@@ -70,12 +58,21 @@ class Training:
 
     def train(self, iterations: int, save_every: int, preview_every: int, show) -> None:
         """Up to `iterations` in all. However it ends, what was learnt is on disk. show(latents): → a picture."""
-        results = distill(self.run, self.predict, self.prompts, self.process, self.latent_shape, self.device)
+        results = distill(
+            self.run,
+            self.roles.predict,
+            self.prompts,
+            self.process,
+            self.latent_shape,
+            self.device,
+            micro_batch=self.micro_batch,
+        )
         losses: list[StepResult] = []
         self.progress.begin(self.run.iteration)
         try:
             while self.run.iteration < iterations:
-                losses = [*losses[-SMOOTHING + 1 :], next(results)]
+                with self.roles.ready():
+                    losses = [*losses[-SMOOTHING + 1 :], next(results)]
                 done = self.run.iteration
                 self.progress.update(done, describe(losses))
                 if show is not None and (done % preview_every == 0 or done == iterations):
@@ -100,9 +97,9 @@ class Training:
             return torch.randn(len(rows), *self.latent_shape, generator=draw).to(self.device)
 
         times = step_times(self.run.settings.steps, process=self.process, t_init=self.run.settings.t_init)
-        with torch.no_grad(), self.run.averaged_weights():
+        with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
             latents = few_step(
-                lambda x_t, t: self.predict.student(x_t, t, cond), noise(), times, self.process, next_noise=noise
+                lambda x_t, t: self.roles.predict.student(x_t, t, cond), noise(), times, self.process, next_noise=noise
             )
         picture = show(latents)
         picture.save(self.folder / f"preview_{iteration:06}.png")

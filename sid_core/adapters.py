@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's own name for it
 from torch import Tensor, nn
 
-ATTENTION = r"(attn\d?|proj_in|proj_out|linear1|linear2)"
-FEED_FORWARD = r"(ff|mlp|net)"
+# By the names that these layers have in ComfyUI's UNets, MMDiT and Flux; embedders have an `mlp` too.
+ATTENTION = r"attn\d?|proj_in|proj_out"
+FEED_FORWARD = r"ff|mlp|linear1|linear2"
 TARGETS = {
-    "attention": rf"(^|[._]){ATTENTION}(\.|$)",
-    "attention and feed-forward": rf"(^|[._])({ATTENTION}|{FEED_FORWARD})(\.|$)",
+    "attention": rf"^(?!.*embed).*(?:^|[._])(?:{ATTENTION})(?:\.|$)",
+    "attention and feed-forward": rf"^(?!.*embed).*(?:^|[._])(?:{ATTENTION}|{FEED_FORWARD})(?:\.|$)",
     "all linear and convolution layers": "",
 }
 DEFAULT_TARGETS = "attention and feed-forward"
@@ -54,17 +55,15 @@ class LoRALayer(nn.Module):
     def __init__(self, layer: nn.Module, rank: int, alpha: float, generator: torch.Generator):
         super().__init__()
         self.scale = alpha / rank
-        self.convolution = None
-        shape = (layer.weight.shape[0], layer.weight.shape[1])
         if isinstance(layer, nn.Conv2d):
             self.convolution = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-            kernel, ones = tuple(layer.weight.shape[2:]), (1, 1)
+            down = torch.empty(rank, layer.in_channels, *layer.kernel_size)
+            up = torch.zeros(layer.out_channels, rank, 1, 1)
         else:
-            shape, kernel, ones = (layer.out_features, layer.in_features), (), ()
-        down = torch.empty(rank, shape[1], *kernel)
+            self.convolution = None
+            down, up = torch.empty(rank, layer.in_features), torch.zeros(layer.out_features, rank)
         nn.init.kaiming_uniform_(down, a=5**0.5, generator=generator)
-        self.down = nn.Parameter(down)
-        self.up = nn.Parameter(torch.zeros(shape[0], rank, *ones))
+        self.down, self.up = nn.Parameter(down), nn.Parameter(up)
 
     def forward(self, x: Tensor) -> Tensor:
         """x as the layer was given it; computed in its dtype, as autocast would."""

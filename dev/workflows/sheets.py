@@ -132,11 +132,13 @@ def demo_distil() -> Sheet:
         ema_half_life=1000.0,
         run_name="emoji_student",
         preview_every=50,
+        mode="full",
+        gradient_checkpointing=False,
         control="fixed",
         room=320,
     )["student"]
     sheet.column("Use the student")
-    sheet.add("SiDSaveStudent", model=student, filename_prefix="diffusion_models/emoji_student")
+    sheet.add("SiDSaveStudent", model=student, filename_prefix="emoji_student")
     sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=EMOJI, height=EMOJI, batch_size=PICTURES)
     _pictures(sheet, sampled["latent"], vae, "sid/distilled")
     return sheet
