@@ -17,7 +17,8 @@ from ..sid_core.student import StudentInfo
 from . import adapt
 from .guiders import SiDGuider
 from .loras import lora_tensors, with_lora
-from .progress import Progress
+from .memory import Savings, plan
+from .progress import Progress, say_on_node
 from .prompts import Prompts
 from .roles import LoRAOptions, full_roles, lora_roles
 from .training import Training, decoder, encode
@@ -182,7 +183,7 @@ class SiDDistill(io.ComfyNode):
                     max=4096,
                     optional=True,
                     tooltip="At most so many pictures go through the model at once; less takes less memory and learns "
-                    "the same. 0: the whole batch.",
+                    "the same. 0: as many as fit, by an estimate that is shown before it begins.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
@@ -254,8 +255,8 @@ class SiDDistill(io.ComfyNode):
             "prompts": hashlib.sha256("\n".join(prompts.prompts).encode()).hexdigest()[:16],
             "latent": "x".join(map(str, shape)),
         }
-        if mode == LORA:
-            lora = LoRAOptions(student_rank, fake_rank, lora_targets)
+        lora = LoRAOptions(student_rank, fake_rank, lora_targets) if mode == LORA else None
+        if lora:
             identity |= {"mode": mode} | asdict(lora)
         info = StudentInfo(
             steps=steps,
@@ -264,13 +265,13 @@ class SiDDistill(io.ComfyNode):
             run=f"{run_name} {hashlib.sha256(repr((settings, identity)).encode()).hexdigest()[:8]}",
             guidance=guider.guidance.name,
         )
+        savings = Savings(
+            batch_size, gradient_checkpointing, can_offload=bool(lora) and model.load_device.type != "cpu"
+        )
         with adapt.training():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
             prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
-            if mode == LORA:
-                roles = lora_roles(guider, process, lora, gradient_checkpointing)
-            else:
-                roles = full_roles(guider, process, gradient_checkpointing)
+            roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
             run = Run(roles.student, roles.fake, settings)
             training = Training(
                 run=run,
@@ -282,15 +283,18 @@ class SiDDistill(io.ComfyNode):
                 folder=folder,
                 identity=identity,
                 progress=progress,
-                micro_batch=micro_batch or None,
+                savings=savings,
             )
+            planned = plan(training, micro_batch)
+            log.info("SiD: %s", planned)
+            say_on_node(planned, cls.hidden.unique_id)
             folder.mkdir(parents=True, exist_ok=True)
             if existing_run == CONTINUE and training.state_file.exists():
                 load_run(run, training.state_file, identity)
                 training.saved = run.iteration
                 log.info("SiD: run %r goes on at iteration %d", run_name, run.iteration)
             training.train(iterations, save_every, preview_every, decoder(model, vae))
-            if mode == LORA:
+            if lora:
                 with run.averaged_weights():
                     student = with_lora(model, lora_tensors(model, roles.student), info)
             else:

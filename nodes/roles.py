@@ -16,6 +16,7 @@ from ..sid_core.process import VP, Flow
 from ..sid_core.recompute import checkpointed
 from . import adapt
 from .guiders import SiDGuider
+from .memory import Savings
 
 STUDENT, FAKE = "student", "fake"
 
@@ -31,19 +32,21 @@ class LoRAOptions:
 
 @dataclass(frozen=True)
 class Roles:
-    """student, fake: what is trained of them. predict: how to call all three; within `ready()`, and backward too."""
+    """student, fake: what is trained of them. network: the one that `predict.student` calls. predict: how to call all
+    three; within `ready()`, and backward too."""
 
     student: nn.Module
     fake: nn.Module
+    network: nn.Module
     predict: Predictors
     ready: Callable[[], AbstractContextManager[None]]
 
 
-def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, recompute: bool) -> Roles:
+def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savings: Savings) -> Roles:
     """All three on the MODEL's own network, which is neither copied nor changed. Call it inside `adapt.training()`.
 
-    recompute: activations in the backward pass. The network is the user's, in cache for other nodes, so that everything
-    that is done to it for training is undone when `ready()` is left.
+    The network is the user's, in cache for other nodes, so that everything that is done to it for training is undone
+    when `ready()` is left.
     """
     models = [guider.model_patcher, *([guider.weaker] if guider.weaker else [])]
     comfy.model_management.load_models_gpu(models)
@@ -70,21 +73,22 @@ def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, reco
 
     @contextmanager
     def ready() -> Iterator[None]:
-        comfy.model_management.load_models_gpu(models)  # a preview's VAE may have taken its place
+        # A preview's VAE may have taken its place; or there is to be less of it on the device than before.
+        comfy.model_management.load_models_gpu(models, memory_required=savings.offloaded)
         with ExitStack() as stack:
             for patcher in models:
                 stack.enter_context(adapt.open_to_gradients(patcher.model))
-                if recompute:
+                if savings.recompute:
                     stack.enter_context(checkpointed(patcher.model.diffusion_model, same_role))
             stack.enter_context(adapters.attached())
             yield
 
     weak = adapt.predictor(guider.weaker.model, process) if guider.weaker else None
     predict = Predictors(_guided_teacher(guider, as_role(None), weak), as_role(FAKE), as_role(STUDENT))
-    return Roles(sets[STUDENT], sets[FAKE], predict, ready)
+    return Roles(sets[STUDENT], sets[FAKE], network, predict, ready)
 
 
-def full_roles(guider: SiDGuider, process: VP | Flow, recompute: bool) -> Roles:
+def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings) -> Roles:
     """Three networks, two of them trained in float32. Call it inside `adapt.training()`."""
     model = guider.model_patcher
     student, fake = (adapt.own_copy(model, torch.float32) for _ in range(2))
@@ -96,7 +100,7 @@ def full_roles(guider: SiDGuider, process: VP | Flow, recompute: bool) -> Roles:
     @contextmanager
     def ready() -> Iterator[None]:
         with ExitStack() as stack:
-            for network in filter(None, (student, fake, teacher, weaker)) if recompute else ():
+            for network in filter(None, (student, fake, teacher, weaker)) if savings.recompute else ():
                 stack.enter_context(checkpointed(network.diffusion_model))
             yield
 
@@ -106,7 +110,7 @@ def full_roles(guider: SiDGuider, process: VP | Flow, recompute: bool) -> Roles:
         adapt.predictor(fake, process),
         adapt.predictor(student, process),
     )
-    return Roles(student.diffusion_model, fake.diffusion_model, predict, ready)
+    return Roles(student.diffusion_model, fake.diffusion_model, student.diffusion_model, predict, ready)
 
 
 def _guided_teacher(guider: SiDGuider, strong: Predictor, weak: Predictor | None) -> Callable:

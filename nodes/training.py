@@ -1,5 +1,7 @@
 """A distillation on its way: the guider's teacher as predictors, encoded prompts, and the loop with its savings."""
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +17,11 @@ from ..sid_core.process import VP, Flow
 from ..sid_core.sampling import few_step, step_times
 from . import adapt
 from .guiders import SiDGuider
+from .memory import Savings, is_out_of_memory, release
 from .progress import Progress, picture_grid, say_on_node
 from .roles import Roles
 
+log = logging.getLogger(__name__)
 PREVIEWS = 8
 SMOOTHING = 50  # iterations that the losses on display are averaged over
 
@@ -49,7 +53,7 @@ class Training:
     folder: Path
     identity: dict[str, str]
     progress: Progress
-    micro_batch: int | None = None
+    savings: Savings
     saved: int = 0
 
     @property
@@ -58,21 +62,12 @@ class Training:
 
     def train(self, iterations: int, save_every: int, preview_every: int, show) -> None:
         """Up to `iterations` in all. However it ends, what was learnt is on disk. show(latents): → a picture."""
-        results = distill(
-            self.run,
-            self.roles.predict,
-            self.prompts,
-            self.process,
-            self.latent_shape,
-            self.device,
-            micro_batch=self.micro_batch,
-        )
+        results = self.iterations()
         losses: list[StepResult] = []
         self.progress.begin(self.run.iteration)
         try:
             while self.run.iteration < iterations:
-                with self.roles.ready():
-                    losses = [*losses[-SMOOTHING + 1 :], next(results)]
+                losses = [*losses[-SMOOTHING + 1 :], next(results)]
                 done = self.run.iteration
                 self.progress.update(done, describe(losses))
                 if show is not None and (done % preview_every == 0 or done == iterations):
@@ -82,6 +77,40 @@ class Training:
         finally:
             if self.run.iteration > self.saved:
                 self.save()
+
+    def iterations(self) -> Iterator[StepResult]:
+        """The results of `distill`. An iteration that runs out of memory is begun again, with less of it in use."""
+        results = None
+        while True:
+            results = results or distill(
+                self.run,
+                self.roles.predict,
+                self.prompts,
+                self.process,
+                self.latent_shape,
+                self.device,
+                micro_batch=self.savings.micro_batch,
+            )
+            result = None
+            try:
+                with self.roles.ready():
+                    result = next(results)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                saved = self.savings.more(self.device)
+                if saved is None:
+                    raise MemoryError(
+                        f"there is too little memory on {self.device}, even with one picture at a time: {error}. What "
+                        "was learnt is kept. Use mode lora, a smaller latent or rank, or close other programs."
+                    ) from error
+                log.warning("SiD: out of memory; from here on, %s", saved)
+                say_on_node(f"out of memory; from here on, {saved}", self.progress.node_id)
+            if result is not None:
+                yield result
+            else:
+                results = None
+                release()  # here, where the exception no longer holds on to the tensors of its frames
 
     def save(self) -> None:
         save_run(self.run, self.state_file, self.identity)

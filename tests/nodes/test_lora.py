@@ -12,14 +12,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.
 LORA = {"mode": "lora", "student_rank": 8, "fake_rank": 4}
 
 
-def roles_of(model, **options):
+def roles_of(model, recompute: bool = True):
     from sid_pack.nodes import adapt
     from sid_pack.nodes.guiders import SiDLSGGuider
+    from sid_pack.nodes.memory import Savings
     from sid_pack.nodes.roles import LoRAOptions, lora_roles
 
     guider = SiDLSGGuider.execute(model, tiny_models.conditioning(1), tiny_models.conditioning(2), 1.5).result[0]
-    recompute = options.pop("recompute", True)
-    return lora_roles(guider, adapt.process_of(model), LoRAOptions(4, 2, **options), recompute)
+    savings = Savings(2, recompute, can_offload=False)
+    return lora_roles(guider, adapt.process_of(model), LoRAOptions(4, 2), savings)
 
 
 def inputs(model) -> tuple:
