@@ -53,6 +53,11 @@ def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
     return torch.cat([ratio, ratio.new_zeros(1)]).float()
 
 
+def compute_dtype(model: ModelPatcher) -> torch.dtype:
+    """What the MODEL computes in, whatever its weights are kept in."""
+    return model.model.manual_cast_dtype or model.model.get_dtype()
+
+
 def student_info(model: ModelPatcher) -> StudentInfo | None:
     """How the student on this wire says it is to be run, or None for any other MODEL."""
     return model.get_attachment(STUDENT_INFO)

@@ -272,7 +272,8 @@ class SiDDistill(io.ComfyNode):
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
             prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
             roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
-            run = Run(roles.student, roles.fake, settings)
+            in_float16 = adapt.compute_dtype(model) == torch.float16
+            run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16)
             training = Training(
                 run=run,
                 roles=roles,

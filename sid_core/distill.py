@@ -21,6 +21,8 @@ from .losses import fake_score_loss, student_loss
 from .process import VP, Process
 from .sampling import few_step, step_times
 
+# Far below the library's own 65,536, which is for means: these losses are sums over the elements of a latent.
+INITIAL_SCALE = 256.0
 Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
 
 
@@ -88,15 +90,22 @@ class NotFiniteError(RuntimeError):
 
 @dataclass
 class Run:
-    """The state of a distillation: networks, their optimizers, the student's average, and how far it is."""
+    """The state of a distillation: networks, their optimizers, the student's average, and how far it is.
+
+    student, fake: their trained parameters are float32. loss_scaling: for networks that compute in float16, whose
+    gradients would else vanish; a step whose scaled gradients overflow is left out, and the scale lowered.
+    """
 
     student: nn.Module
     fake: nn.Module
     settings: Settings
+    loss_scaling: bool = False
     iteration: int = 0
     images: int = 0
     student_optimizer: torch.optim.Optimizer = field(init=False)
     fake_optimizer: torch.optim.Optimizer = field(init=False)
+    student_scaler: torch.amp.GradScaler = field(init=False)
+    fake_scaler: torch.amp.GradScaler = field(init=False)
     ema: EMA = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +114,10 @@ class Run:
             self.student.parameters(), lr=self.settings.student_learning_rate, **adam
         )
         self.fake_optimizer = torch.optim.Adam(self.fake.parameters(), lr=self.settings.fake_learning_rate, **adam)
+        device = next(self.student.parameters()).device.type
+        self.student_scaler, self.fake_scaler = (
+            torch.amp.GradScaler(device, init_scale=INITIAL_SCALE, enabled=self.loss_scaling) for _ in range(2)
+        )
         self.ema = EMA(self.student.parameters(), self.settings.ema_half_life_images)
 
     def averaged(self) -> dict[str, Tensor]:
@@ -191,12 +204,12 @@ def distill(
             raise NotFiniteError(_diverged(run, "the student's pictures are"))
         pictures = torch.cat([part.x_g.detach() for part in parts])
 
-        gradients = _Gradients(run, run.fake, run.fake_optimizer, "the fake score's loss is")
+        gradients = _Gradients(run, run.fake, run.fake_optimizer, run.fake_scaler, "the fake score's loss is")
         for part in parts:
             gradients.add(_fake_loss(part, predict, process, settings), len(part))
         loss_fake = gradients.apply()
 
-        gradients = _Gradients(run, run.student, run.student_optimizer, "the student's loss is")
+        gradients = _Gradients(run, run.student, run.student_optimizer, run.student_scaler, "the student's loss is")
         run.fake.requires_grad_(False)
         try:
             for part in parts:
@@ -333,8 +346,15 @@ class _Gradients:
     A loss is checked before it is used, so a diverged run keeps its last good weights.
     """
 
-    def __init__(self, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer, what: str):
-        self.run, self.network, self.optimizer, self.what = run, network, optimizer, what
+    def __init__(
+        self,
+        run: Run,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        what: str,
+    ):
+        self.run, self.network, self.optimizer, self.scaler, self.what = run, network, optimizer, scaler, what
         self.loss, self.samples = 0.0, 0
         optimizer.zero_grad(set_to_none=True)
 
@@ -344,7 +364,7 @@ class _Gradients:
             return
         if not loss.isfinite():
             raise NotFiniteError(_diverged(self.run, self.what))
-        (loss * (samples / self.run.settings.batch)).backward()
+        self.scaler.scale(loss * (samples / self.run.settings.batch)).backward()
         self.loss += float(loss.detach()) * samples
         self.samples += samples
 
@@ -352,6 +372,7 @@ class _Gradients:
         """Do the step; → the mean loss over all samples."""
         if self.samples == 0:
             raise NotFiniteError(_diverged(self.run, self.what))
+        self.scaler.unscale_(self.optimizer)
         for parameter in self.network.parameters():
             if parameter.grad is not None:
                 torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
@@ -359,7 +380,8 @@ class _Gradients:
                     parameter.grad *= self.run.settings.batch / self.samples
         if self.run.settings.gradient_norm > 0:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.run.settings.gradient_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return self.loss / self.samples
 
 

@@ -8,7 +8,7 @@ import torch
 from graphs import distilled, node, shown
 
 MODELS = ["sd15", "sdxl", "sd3"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.float8_e4m3fn}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float8": torch.float8_e4m3fn}
 LORA = {"mode": "lora", "student_rank": 8, "fake_rank": 4}
 
 
@@ -36,8 +36,12 @@ def inputs(model) -> tuple:
 
 
 def in_precision(model, dtype: torch.dtype):
-    """As ComfyUI has a model whose weights are kept in `dtype` and computed with in float32."""
+    """As ComfyUI has a model whose weights are kept in `dtype` and computed with in float32; float16 is both."""
     network = model.model.diffusion_model
+    if dtype == torch.float16:
+        network.to(dtype)
+        network.dtype = dtype
+        return model
     for module in network.modules():
         if hasattr(module, "comfy_cast_weights"):
             module.comfy_cast_weights = True
@@ -82,7 +86,9 @@ def test_training_changes_the_loras_and_not_a_bit_of_the_model(name, dtype, comf
         with adapt.training():
             roles = roles_of(model)
             settings = Settings(Guidance.lsg(1.5), steps=2, batch=2, student_learning_rate=1e-2)
-            run = Run(roles.student, roles.fake, settings)
+            scaling = adapt.compute_dtype(model) == torch.float16
+            assert scaling == (dtype == "float16")
+            run = Run(roles.student, roles.fake, settings, loss_scaling=scaling)
             row = {key: value[:1].clone() for key, value in cond.items()}
             prompts = PromptSet.of(["a"], [row], {key: value[:1].clone() for key, value in uncond.items()})
             process = adapt.process_of(model)

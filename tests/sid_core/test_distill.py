@@ -604,3 +604,46 @@ def test_the_averaged_weights_are_lent_and_given_back():
 def test_settings_that_cannot_be_trained_with_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         Settings(LSG, **changes)
+
+
+# Loss scaling.
+
+
+def test_scaling_the_loss_changes_nothing_in_float32():
+    plain, scaled = (ToyDistillation(SD, small(Settings(LSG, gradient_norm=0.5))) for _ in range(2))
+    scaled.run = Run(scaled.run.student, scaled.run.fake, scaled.run.settings, loss_scaling=True)
+    assert plain.train(6) == scaled.train(6)
+    assert all(torch.equal(a, b) for a, b in zip(scaled.weights(), plain.weights(), strict=True))
+
+
+@pytest.mark.parametrize("scaling", [False, True])
+def test_scaling_saves_gradients_that_float16_is_too_coarse_for(scaling):
+    toy = ToyDistillation(SD, small(Settings(LSG)))
+    toy.run = Run(toy.run.student, toy.run.fake, toy.run.settings, loss_scaling=scaling)
+    student, before = toy.predict.student, toy.weights()
+
+    def in_float16(x_t, t, cond):
+        # What comes back through the half-precision sum is smaller by 2^-26, below float16's least number.
+        clean = student(x_t, t, cond)
+        return x_t * 0 + clean.detach() + (clean - clean.detach()).half().float() * 2**-26
+
+    toy.predict = replace(toy.predict, student=in_float16)
+    toy.train(3)
+    learnt = any(not torch.equal(a, b) for a, b in zip(toy.weights()[:4], before[:4], strict=True))
+    assert learnt == scaling
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out():
+    toy = ToyDistillation(SD, small(Settings(LSG)))
+    toy.run = Run(toy.run.student, toy.run.fake, toy.run.settings, loss_scaling=True)
+    before, scale = toy.weights(), toy.run.student_scaler.get_scale()
+    handles = [
+        parameter.register_hook(lambda gradient: gradient * math.inf) for parameter in toy.run.student.parameters()
+    ]
+    toy.train(1)
+    assert all(torch.equal(a, b) for a, b in zip(toy.weights()[:4], before[:4], strict=True))
+    assert toy.run.student_scaler.get_scale() == scale / 2
+    for handle in handles:
+        handle.remove()
+    toy.train(1)
+    assert any(not torch.equal(a, b) for a, b in zip(toy.weights()[:4], before[:4], strict=True))
