@@ -21,8 +21,9 @@ from .losses import fake_score_loss, student_loss
 from .process import VP, Process
 from .sampling import few_step, step_times
 
-# Far below the library's own 65,536, which is for means: these losses are sums over the elements of a latent.
-INITIAL_SCALE = 256.0
+# The library's own 65,536 is for losses that are means; these are sums over the elements of a latent. It grows sooner,
+# for the student's gradients are a difference of two scores, and small.
+LOSS_SCALE = {"init_scale": 256.0, "growth_interval": 100}
 Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
 
 
@@ -116,7 +117,7 @@ class Run:
         self.fake_optimizer = torch.optim.Adam(self.fake.parameters(), lr=self.settings.fake_learning_rate, **adam)
         device = next(self.student.parameters()).device.type
         self.student_scaler, self.fake_scaler = (
-            torch.amp.GradScaler(device, init_scale=INITIAL_SCALE, enabled=self.loss_scaling) for _ in range(2)
+            torch.amp.GradScaler(device, **LOSS_SCALE, enabled=self.loss_scaling) for _ in range(2)
         )
         self.ema = EMA(self.student.parameters(), self.settings.ema_half_life_images)
 
