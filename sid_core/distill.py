@@ -33,6 +33,7 @@ class Settings:
 
     steps, t_init: how the student samples. alpha: of the student's loss. score_times: the VP training times, both ends
     included, at which scores are compared. Learning rates of both optimizers, Adam's β2 with β1 = 0 and its ε.
+    fake_updates: of the fake score for each of the student's (SiD: 1; DMD2, arXiv 2405.14867: 5 to 10).
     ema_half_life_images: 0 is off. caption_dropout: share of ∅-prompts while the fake score is trained with κ1 ≠ 0.
     """
 
@@ -43,6 +44,8 @@ class Settings:
     student_learning_rate: float = 1e-5
     fake_learning_rate: float = 1e-5
     learning_rate_decay_iterations: int = 0
+    warm_up_iterations: int = 0
+    fake_updates: int = 1
     alpha: float = 1.0
     score_times: tuple[int, int] = (20, 979)
     caption_dropout: float = 0.1
@@ -57,6 +60,8 @@ class Settings:
             raise ValueError(f"steps is {self.steps}; expected 1 or more")
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}; expected 1 or more")
+        if self.fake_updates < 1:
+            raise ValueError(f"fake_updates is {self.fake_updates}; expected 1 or more")
         low, high = self.score_times
         if not 0 <= low <= high <= 999:
             raise ValueError(f"score_times is {low}…{high}; expected a range within 0…999")
@@ -156,9 +161,12 @@ class Predictors:
     student: Predictor
 
 
-def generator_for(seed: int, iteration: int, rank: int | None = None) -> torch.Generator:
-    """A CPU generator that any resumed run draws the same from; without a rank, the same on every rank."""
-    key = struct.pack("<qqq", seed, iteration, -1 if rank is None else rank)
+def generator_for(seed: int, iteration: int, rank: int | None = None, update: int = 0) -> torch.Generator:
+    """A CPU generator that any resumed run draws the same from; without a rank, the same on every rank.
+
+    update: counts what an iteration draws anew.
+    """
+    key = struct.pack("<qqq", seed, iteration, -1 if rank is None else rank) + bytes(update)
     digest = hashlib.blake2b(key, digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
 
@@ -195,21 +203,22 @@ def distill(
     while True:
         _set_learning_rates(run)
         step = int(torch.randint(settings.steps, (), generator=generator_for(settings.seed, run.iteration)))
-        draws = _draw(run, step, len(prompts), process, latent_shape, generator_for(settings.seed, run.iteration, rank))
         split = torch.arange(settings.batch).split(micro_batch or settings.batch)
         # One part's graph serves both updates; those of several would be in memory at once.
         reuse = len(split) == 1
-        parts = [_part(draws.select(rows), predict, prompts, times[: step + 1], process, device) for rows in split]
-        parts = [finite for part in parts if (finite := part.generate(predict, with_gradient=reuse))]
-        if not parts:
-            raise NotFiniteError(_diverged(run, "the student's pictures are"))
+        for update in reversed(range(settings.fake_updates)):
+            draw = generator_for(settings.seed, run.iteration, rank, update)
+            draws = _draw(run, step, len(prompts), process, latent_shape, draw)
+            parts = [_part(draws.select(rows), predict, prompts, times[: step + 1], process, device) for rows in split]
+            parts = [found for part in parts if (found := part.generate(predict, reuse and update == 0))]
+            if not parts:
+                raise NotFiniteError(_diverged(run, "the student's pictures are"))
+            gradients = _Gradients(run, run.fake, run.fake_optimizer, run.fake_scaler, "the fake score's loss is")
+            for part in parts:
+                gradients.add(_fake_loss(part, predict, process, settings), len(part))
+            loss_fake = gradients.apply()
+
         pictures = torch.cat([part.x_g.detach() for part in parts])
-
-        gradients = _Gradients(run, run.fake, run.fake_optimizer, run.fake_scaler, "the fake score's loss is")
-        for part in parts:
-            gradients.add(_fake_loss(part, predict, process, settings), len(part))
-        loss_fake = gradients.apply()
-
         gradients = _Gradients(run, run.student, run.student_optimizer, run.student_scaler, "the student's loss is")
         run.fake.requires_grad_(False)
         try:
@@ -419,12 +428,18 @@ def _noisy_input(
     return x_t, t
 
 
+def learning_rate_factor(settings: Settings, iteration: int) -> float:
+    """Of both learning rates: linearly up over the warm-up; then constant, or half a cosine down to zero at the end of
+    `learning_rate_decay_iterations`, which the warm-up is part of."""
+    factor = min(1.0, (iteration + 1) / (settings.warm_up_iterations + 1))
+    if settings.learning_rate_decay_iterations:
+        progress = min(1.0, iteration / settings.learning_rate_decay_iterations)
+        factor *= 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
+    return factor
+
+
 def _set_learning_rates(run: Run) -> None:
-    """Constant, or falling by half a cosine to zero over `learning_rate_decay_iterations`."""
-    factor = 1.0
-    if run.settings.learning_rate_decay_iterations:
-        progress = min(1.0, run.iteration / run.settings.learning_rate_decay_iterations)
-        factor = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
+    factor = learning_rate_factor(run.settings, run.iteration)
     for optimizer, rate in (
         (run.student_optimizer, run.settings.student_learning_rate),
         (run.fake_optimizer, run.settings.fake_learning_rate),

@@ -17,6 +17,7 @@ from sid_pack.sid_core.distill import (
     distill,
     draw_score_times,
     generator_for,
+    learning_rate_factor,
 )
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.process import VP, Flow, Process
@@ -577,6 +578,33 @@ def test_learning_rates_fall_by_half_a_cosine():
     assert rates == pytest.approx(expected, abs=1e-9)
 
 
+def test_learning_rates_rise_linearly_in_the_warm_up():
+    settings = Settings(ZERO, warm_up_iterations=4, learning_rate_decay_iterations=10)
+    factors = [learning_rate_factor(settings, i) for i in range(7)]
+    cosine = [0.5 * (1 + math.cos(math.pi * i / 10)) for i in range(7)]
+    assert factors == pytest.approx([c * f for c, f in zip(cosine, [0.2, 0.4, 0.6, 0.8, 1, 1, 1], strict=True)])
+
+
+def test_the_fake_score_is_updated_as_often_as_asked_on_pictures_of_their_own():
+    toy = ToyDistillation(SD, small(Settings(ZERO, fake_updates=3)))
+    watch = Watch(toy)
+    steps = 0
+
+    def count(*_):
+        nonlocal steps
+        steps += 1
+
+    toy.run.fake_optimizer.register_step_post_hook(count)
+    results = toy.train(2)
+    assert steps == 6
+    assert watch.count("fake", True) == 6
+    assert watch.count("fake", False) == watch.count("student", True) == 2
+    inputs = [x_t for x_t, clean in watch.student_outputs]
+    assert len({tuple(x_t.flatten().tolist()) for x_t in inputs}) == len(inputs)
+    once = ToyDistillation(SD, small(Settings(ZERO)))
+    assert results[0].step == once.train(1)[0].step
+
+
 def test_gradients_are_clipped_to_the_norm_asked_for():
     toy = ToyDistillation(SD, small(Settings(LSG, gradient_norm=1e-3)))
     toy.train(1)
@@ -599,7 +627,12 @@ def test_the_averaged_weights_are_lent_and_given_back():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"steps": 0}, "steps is 0"), ({"batch": 0}, "batch is 0"), ({"score_times": (20, 1000)}, "20…1000")],
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"fake_updates": 0}, "fake_updates is 0"),
+        ({"score_times": (20, 1000)}, "20…1000"),
+    ],
 )
 def test_settings_that_cannot_be_trained_with_raise(changes, message):
     with pytest.raises(ValueError, match=message):
