@@ -24,6 +24,8 @@ from .sampling import few_step, step_times
 # The library's own 65,536 is for losses that are means; these are sums over the elements of a latent. It grows sooner,
 # for the student's gradients are a difference of two scores, and small.
 LOSS_SCALE = {"init_scale": 256.0, "growth_interval": 100}
+PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR = "as published", "1/error", "snr", "sqrt(snr)"
+WEIGHTINGS = (PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR)
 Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
 
 
@@ -31,10 +33,11 @@ Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
 class Settings:
     """Everything that decides what a run learns.
 
-    steps, t_init: how the student samples. alpha: of the student's loss. score_times: the VP training times, both ends
-    included, at which scores are compared. Learning rates of both optimizers, Adam's β2 with β1 = 0 and its ε.
-    fake_updates: of the fake score for each of the student's (SiD: 1; DMD2, arXiv 2405.14867: 5 to 10).
-    ema_half_life_images: 0 is off. caption_dropout: share of ∅-prompts while the fake score is trained with κ1 ≠ 0.
+    steps, t_init: how the student samples. alpha, weighting: of the student's loss (see `time_weight`). score_times: the
+    VP training times, both ends included, at which scores are compared. Learning rates of both optimizers (see
+    `learning_rate_factor`), Adam's β2 with β1 = 0 and its ε. fake_updates: of the fake score for each of the student's
+    (SiD: 1; DMD2, arXiv 2405.14867: 5 to 10). ema_half_life_images: 0 is off. caption_dropout: share of ∅-prompts while
+    the fake score is trained with κ1 ≠ 0. gradient_norm: to clip to; 0 is off.
     """
 
     guidance: Guidance
@@ -47,6 +50,7 @@ class Settings:
     warm_up_iterations: int = 0
     fake_updates: int = 1
     alpha: float = 1.0
+    weighting: str = PUBLISHED
     score_times: tuple[int, int] = (20, 979)
     caption_dropout: float = 0.1
     ema_half_life_images: float = 50_000
@@ -62,6 +66,8 @@ class Settings:
             raise ValueError(f"batch is {self.batch}; expected 1 or more")
         if self.fake_updates < 1:
             raise ValueError(f"fake_updates is {self.fake_updates}; expected 1 or more")
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting is {self.weighting!r}; expected one of {', '.join(WEIGHTINGS)}")
         low, high = self.score_times
         if not 0 <= low <= high <= 999:
             raise ValueError(f"score_times is {low}…{high}; expected a range within 0…999")
@@ -345,7 +351,7 @@ def _student_loss(part: _Part, predict: Predictors, process: Process, settings: 
     if not usable.all():
         # What goes back through a score that gave NaN is NaN as well, in that sample alone.
         x_g.register_hook(lambda gradient: _only(gradient, usable))
-    weight = None if isinstance(process, VP) else (1 - t[usable])
+    weight = time_weight(settings.weighting, process, t[usable])
     loss = student_loss(x_g[usable], y_teacher[usable], y_fake[usable], alpha=settings.alpha, weight=weight)
     return loss, int(usable.sum())
 
@@ -393,6 +399,19 @@ class _Gradients:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return self.loss / self.samples
+
+
+def time_weight(weighting: str, process: Process, t: Tensor) -> Tensor | None:
+    """The student's loss weight (B,) at times t (B,); None is 1/error, which `student_loss` finds itself.
+
+    As published: 1/error for VP (SiD-LSG), 1 - t for flow; snr = (α/σ)² and its root are SiD-DiT's (arXiv 2509.25127).
+    """
+    if weighting == BY_ERROR or (weighting == PUBLISHED and isinstance(process, VP)):
+        return None
+    if weighting == PUBLISHED:
+        return 1 - t
+    alpha, sigma = process.coefficients(t)
+    return alpha / sigma if weighting == BY_ROOT_SNR else (alpha / sigma) ** 2
 
 
 def _finite_samples(*predictions: Tensor) -> Tensor:

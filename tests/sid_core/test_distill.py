@@ -5,7 +5,7 @@ from dataclasses import astuple, replace
 
 import pytest
 import torch
-from oracles import ToyDistillation, small
+from oracles import ToyDistillation, small, stable_diffusion_alphas
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import PromptSet
@@ -18,6 +18,7 @@ from sid_pack.sid_core.distill import (
     draw_score_times,
     generator_for,
     learning_rate_factor,
+    time_weight,
 )
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.process import VP, Flow, Process
@@ -133,8 +134,6 @@ class ByHand:
     def alpha_sigma(self, t: float) -> tuple[float, float]:
         if self.kind == "flow":
             return 1 - t, t
-        from oracles import stable_diffusion_alphas
-
         bar = stable_diffusion_alphas()[int(t)]
         return math.sqrt(bar), math.sqrt(1 - bar)
 
@@ -565,6 +564,22 @@ def test_flow_scores_are_compared_at_logit_normal_times():
     assert float(logits.std()) == pytest.approx(1.6, abs=0.05)
 
 
+def test_weightings_over_time():
+    t = torch.tensor([100, 700])
+    alphas = torch.tensor(stable_diffusion_alphas(), dtype=torch.float64)[t]
+    snr = alphas / (1 - alphas)
+    flow = torch.tensor([0.2, 0.5], dtype=torch.float64)
+    for weighting, vp, line in (
+        ("as published", None, 1 - flow),
+        ("1/error", None, None),
+        ("snr", snr, ((1 - flow) / flow) ** 2),
+        ("sqrt(snr)", snr**0.5, (1 - flow) / flow),
+    ):
+        for found, expected in ((time_weight(weighting, SD, t), vp), (time_weight(weighting, Flow(), flow), line)):
+            assert (found is None) == (expected is None)
+            assert found is None or torch.allclose(found.double(), expected, rtol=1e-5)
+
+
 # Settings and the run's other parts.
 
 
@@ -631,6 +646,7 @@ def test_the_averaged_weights_are_lent_and_given_back():
         ({"steps": 0}, "steps is 0"),
         ({"batch": 0}, "batch is 0"),
         ({"fake_updates": 0}, "fake_updates is 0"),
+        ({"weighting": "w"}, "weighting is 'w'"),
         ({"score_times": (20, 1000)}, "20…1000"),
     ],
 )
