@@ -23,7 +23,7 @@ class Preset:
 
 
 # Full: SiD-LSG's for SD1.5 (arXiv 2406.01561); the few-step paper does not say SDXL's, so they are the same. LoRA: the
-# rate of the field's LoRA distillations (DMD2: 5e-5) and a batch for one GPU; a beginning, not yet tried on real weights.
+# rate of the field's LoRA distillations (DMD2: 5e-5) and a batch for one GPU, not tried on real weights yet.
 PRESETS = {
     "SD1.5, LoRA": Preset("lora", 32, 5e-5, 1e-4, 2_000),
     "SDXL, LoRA": Preset("lora", 16, 5e-5, 1e-4, 1_000),

@@ -33,7 +33,7 @@ Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
 class Settings:
     """Everything that decides what a run learns.
 
-    steps, t_init: how the student samples. alpha, weighting: of the student's loss (see `time_weight`). score_times: the
+    steps, t_init: how the student samples. alpha, weighting: of the student's loss (`time_weight`). score_times: the
     VP training times, both ends included, at which scores are compared. Learning rates of both optimizers (see
     `learning_rate_factor`), Adam's β2 with β1 = 0 and its ε. fake_updates: of the fake score for each of the student's
     (SiD: 1; DMD2, arXiv 2405.14867: 5 to 10). ema_half_life_images: 0 is off. caption_dropout: share of ∅-prompts while
