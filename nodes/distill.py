@@ -13,10 +13,11 @@ from ..sid_core.checkpoint import load_run
 from ..sid_core.distill import Predictors, Run, Settings
 from ..sid_core.student import StudentInfo
 from . import adapt
+from .encoding import encoded
 from .guiders import SiDGuider
 from .progress import Progress
 from .prompts import Prompts
-from .training import Training, decoder, encode, teacher_predictor
+from .training import Training, decoder, teacher_predictor
 
 log = logging.getLogger(__name__)
 CONTINUE, START_OVER = "continue it", "start over"
@@ -192,12 +193,12 @@ class SiDDistill(io.ComfyNode):
         base = adapt.signature_of(model)
         identity = {
             "base": base,
-            "prompts": hashlib.sha256("\n".join(prompts.prompts).encode()).hexdigest()[:16],
+            "prompts": prompts.digest[:16],
             "latent": "x".join(map(str, shape)),
         }
         with adapt.training():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
-            prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
+            prompt_set = encoded(clip, prompts, guider, torch.zeros(1, *shape), cls.hidden.unique_id)
             student = adapt.own_copy(model, torch.float32)
             fake = adapt.own_copy(model, torch.float32)
             for network in (student, fake):

@@ -11,7 +11,7 @@ def test_box_and_file_are_joined_and_repeats_dropped_and_counted(run_graph, tmp_
     file.write_text("# a comment\n\nein Bär\nred apple\n", encoding="utf-8-sig")
     result = run_graph(prompts("red apple\n  blue sky  \nred apple", str(file)))
     assert result.success, result.error
-    assert result.value("prompts").prompts == ("red apple", "blue sky", "ein Bär")
+    assert list(result.value("prompts")) == ["red apple", "blue sky", "ein Bär"]
     assert result.value("prompts", 1) == 3
     assert result.outputs["prompts"]["text"] == ["3 prompts, 2 duplicates dropped"]
 
