@@ -36,6 +36,11 @@ def prompt_files(name: str) -> list[Path]:
     return source_files(found)
 
 
+def prompts_folder() -> Path:
+    """Where lists are written. They are read anew after ComfyUI has started, so they go with what it clears then."""
+    return Path(folder_paths.get_temp_directory()) / "sid_prompts"
+
+
 def wildcard_folder(name: str | None) -> Path:
     """A folder given by its path, else by its name in ComfyUI's input folder. It need not be there."""
     given = Path((name or "").strip() or "wildcards").expanduser()
@@ -142,8 +147,7 @@ class SiDPrompts(io.ComfyNode):
         prompts = chain(text_prompts([text]), *(read_prompts(file, column.strip()) for file in files))
         if variants:
             prompts = Templates(wildcard_folder(wildcards), seed, variants).expand(prompts)
-        folder = Path(folder_paths.get_temp_directory()) / "sid_prompts"
-        written = write_prompts(watched(prompts, cls.hidden.unique_id), folder)
+        written = write_prompts(watched(prompts, cls.hidden.unique_id), prompts_folder())
         if not len(written):
             raise ValueError(
                 "there are no prompts: the box and the file hold only blank lines and # comments. Write one prompt a "
