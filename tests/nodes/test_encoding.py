@@ -190,8 +190,9 @@ def wires(run_graph):
 
 
 def weight_of(clip) -> str:
-    """The name of a matrix of the text encoder."""
-    return next(name for name, weight in clip.cond_stage_model.named_parameters() if weight.ndim == 2)
+    """The name of a matrix of the text encoder, one that the host's patches reach."""
+    weights = clip.cond_stage_model.named_parameters()
+    return next(name for name, weight in weights if weight.ndim == 2 and name.endswith(".weight"))
 
 
 def test_another_size_or_clip_skip_is_another_encoding(wires):
@@ -207,7 +208,8 @@ def test_a_patched_text_encoder_is_another_whether_its_patches_are_loaded_or_not
 
     clip, digest = wires
     name = weight_of(clip)
-    shape = dict(clip.cond_stage_model.named_parameters())[name].shape
+    original = dict(clip.cond_stage_model.named_parameters())[name].detach().clone()
+    shape = original.shape
 
     def patched(strength: float, seed: int):
         clone = clip.clone()
@@ -220,6 +222,8 @@ def test_a_patched_text_encoder_is_another_whether_its_patches_are_loaded_or_not
     assert len(set(before)) == 4
     for loaded in (patched(0.5, 0), clip, patched(1.0, 0)):
         comfy.model_management.load_models_gpu([loaded.patcher], force_full_load=True)
+        changed = dict(clip.cond_stage_model.named_parameters())[name]
+        assert torch.equal(changed, original) == (loaded is clip)  # the host has put the patches in
         assert [digest(), *(digest(patched(*patch)) for patch in patches)] == before
     comfy.model_management.load_models_gpu([clip.patcher], force_full_load=True)
 
