@@ -77,7 +77,7 @@ class PromptFile(Sequence[str]):
 def write_prompts(prompts: Iterable[str], folder: Path) -> PromptFile:
     """Write a list to a file in `folder` that is named after what it holds; repeats are dropped and counted.
 
-    Memory: some 50 bytes a prompt while it is made. Repeats are found by 128 bits of their SHA-256.
+    Memory: some 75 bytes a prompt while it is made. Repeats are found by 128 bits of their SHA-256.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _temporary(folder) as everything, _temporary(folder) as kept:
