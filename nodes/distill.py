@@ -15,13 +15,14 @@ from ..sid_core.checkpoint import load_run
 from ..sid_core.distill import Run, Settings
 from ..sid_core.student import StudentInfo
 from . import adapt
+from .encoding import encoded
 from .guiders import SiDGuider
 from .loras import lora_tensors, with_lora
 from .memory import Savings, plan
 from .progress import Progress, say_on_node
 from .prompts import Prompts
 from .roles import LoRAOptions, full_roles, lora_roles
-from .training import Training, decoder, encode
+from .training import Training, decoder
 
 log = logging.getLogger(__name__)
 CONTINUE, START_OVER = "continue it", "start over"
@@ -252,7 +253,7 @@ class SiDDistill(io.ComfyNode):
         base = adapt.signature_of(model)
         identity = {
             "base": base,
-            "prompts": hashlib.sha256("\n".join(prompts.prompts).encode()).hexdigest()[:16],
+            "prompts": prompts.digest[:16],
             "latent": "x".join(map(str, shape)),
         }
         lora = LoRAOptions(student_rank, fake_rank, lora_targets) if mode == LORA else None
@@ -270,7 +271,7 @@ class SiDDistill(io.ComfyNode):
         )
         with adapt.training():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
-            prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
+            prompt_set = encoded(clip, prompts, guider, torch.zeros(1, *shape), cls.hidden.unique_id)
             roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
             in_float16 = adapt.compute_dtype(model) == torch.float16
             run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16)

@@ -1,22 +1,19 @@
-"""A distillation on its way: the guider's teacher as predictors, encoded prompts, and the loop with its savings."""
+"""A distillation on its way: the loop around the iterations, with its savings and previews."""
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..sid_core.checkpoint import save_run
-from ..sid_core.data import PromptSet
+from ..sid_core.data import EncodedPrompts
 from ..sid_core.distill import Run, StepResult, distill, generator_for
 from ..sid_core.process import VP, Flow
 from ..sid_core.sampling import few_step, step_times
-from . import adapt
-from .guiders import SiDGuider
 from .memory import Savings, is_out_of_memory, release
 from .progress import Progress, picture_grid, say_on_node
 from .roles import Roles
@@ -26,27 +23,13 @@ PREVIEWS = 8
 SMOOTHING = 50  # iterations that the losses on display are averaged over
 
 
-def encode(clip, texts: tuple[str, ...], guider: SiDGuider, latent: Tensor, progress: Progress) -> PromptSet:
-    """The prompts and the guider's ∅-prompt as the teacher takes them. Call it inside `adapt.training()`."""
-    model = guider.model_patcher
-    conds = []
-    for i, text in enumerate(texts):
-        with torch.inference_mode():
-            conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-        conds.append(adapt.conditioning_tensors(model, conditioning, latent))
-        if i % 100 == 0:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            say_on_node(f"encoding prompts: {i}/{len(texts)}", progress.node_id)
-    return PromptSet.of(texts, conds, adapt.conditioning_tensors(model, guider.empty_prompt, latent))
-
-
 @dataclass
 class Training:
     """A run on its way: what `SiDDistill` needs from one iteration to the next."""
 
     run: Run
     roles: Roles
-    prompts: PromptSet
+    prompts: EncodedPrompts
     process: VP | Flow
     latent_shape: tuple[int, ...]
     device: torch.device

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +17,12 @@ def select(cond: Cond, rows: Tensor) -> Cond:
 
 
 def replace_rows(cond: Cond, rows: Tensor, other: Cond) -> Cond:
-    """`cond`, with the rows where the mask (B,) is true taken from `other` (1, …)."""
-    return {
-        name: torch.where(rows.to(values.device).view(-1, *[1] * (values.ndim - 1)), other[name], values)
-        for name, values in cond.items()
-    }
+    """`cond`, with the rows where the mask (B,) is true taken from `other` (1 or B, …); lengths are made common."""
+    replaced = {}
+    for name, values in cond.items():
+        theirs, ours = _common_length([other[name], values])
+        replaced[name] = torch.where(rows.to(ours.device).view(-1, *[1] * (ours.ndim - 1)), theirs, ours)
+    return replaced
 
 
 def stack(rows: Sequence[Cond]) -> Cond:
@@ -41,6 +43,16 @@ def _common_length(tensors: list[Tensor]) -> list[Tensor]:
         raise ValueError(f"prompts are encoded to shapes {sorted({tuple(t.shape) for t in tensors})}; expected one")
     length = math.lcm(*(tensor.shape[1] for tensor in tensors))
     return [tensor.repeat(1, length // tensor.shape[1], 1) for tensor in tensors]
+
+
+class EncodedPrompts(Protocol):
+    """What a distillation draws from: in memory as a `PromptSet`, or from the disk as `Encodings`."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Tensor) -> Cond: ...
+
+    def unconditional(self, batch: int) -> Cond: ...
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .data import Cond, PromptSet, replace_rows, select
+from .data import Cond, EncodedPrompts, replace_rows, select
 from .ema import EMA
 from .guidance import Guidance, guided
 from .losses import fake_score_loss, student_loss
@@ -188,7 +188,7 @@ def draw_score_times(process: Process, settings: Settings, batch: int, generator
 def distill(
     run: Run,
     predict: Predictors,
-    prompts: PromptSet,
+    prompts: EncodedPrompts,
     process: Process,
     latent_shape: tuple[int, ...],
     device: torch.device,
@@ -324,7 +324,7 @@ class _Part:
 
 
 def _part(
-    draws: _Draws, predict: Predictors, prompts: PromptSet, times: Tensor, process: Process, device: torch.device
+    draws: _Draws, predict: Predictors, prompts: EncodedPrompts, times: Tensor, process: Process, device: torch.device
 ) -> _Part:
     cond = {name: values.to(device) for name, values in prompts.batch(draws.prompts).items()}
     uncond = {name: values.to(device) for name, values in prompts.unconditional(len(draws.prompts)).items()}

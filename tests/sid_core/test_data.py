@@ -63,3 +63,11 @@ def test_prompts_that_cannot_be_batched_raise():
 def test_no_prompts_raise():
     with pytest.raises(ValueError, match="no prompts"):
         PromptSet.of([], [], prompt(0))
+
+
+def test_the_empty_prompt_may_be_shorter_or_longer_than_the_rows_it_replaces():
+    cond, other = stack([prompt(1, length=4), prompt(2, length=4)]), {"c_crossattn": torch.arange(6.0).view(1, 2, 3)}
+    mixed = replace_rows(cond, torch.tensor([True, False]), other)["c_crossattn"]
+    assert mixed[0, :, 0].tolist() == [0, 3, 0, 3] and mixed[1].eq(2).all()
+    longer = replace_rows({"c_crossattn": other["c_crossattn"]}, torch.tensor([False]), prompt(5, length=3))
+    assert longer["c_crossattn"][0, :, 0].tolist() == [0, 3, 0, 3, 0, 3]
