@@ -53,6 +53,7 @@ MODELS = {
     "demo": "Demo teacher",
 }
 SIDES = {"sd15": 512, "sd15-middle": 128, "demo": 64}  # of a picture, in pixels
+BATCHES = {"sd15": 4, "sd15-middle": 2, "demo": 16}
 BACKWARD = "student's backward, through all three"
 
 
@@ -418,16 +419,17 @@ def parse_arguments() -> argparse.Namespace:
     default = "sd15" if torch.cuda.is_available() else "sd15-middle"
     parser.add_argument("--model", choices=list(MODELS), default=default, help="what to distil")
     parser.add_argument("--ours", choices=list(OURS), nargs="+", default=list(OURS), help="modes to compare")
-    parser.add_argument("--side", type=int, default=0, help=f"of the pictures in pixels; 0: {SIDES}")
-    parser.add_argument("--batch", type=int, default=4, help="pictures in an iteration")
+    parser.add_argument("--side", type=int, default=0, help=f"pixels of a picture's side; 0: {SIDES}")
+    parser.add_argument("--batch", type=int, default=0, help=f"pictures in an iteration; 0: {BATCHES}")
     parser.add_argument("--prompts", type=int, default=200, help="how many different prompts")
-    parser.add_argument("--iterations", type=int, default=10, help="timed in each process")
+    parser.add_argument("--iterations", type=int, default=5, help="timed in each process")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each contender, 2 or more")
     parser.add_argument("--write", action="store_true", help=f"save the tables in {RESULTS.relative_to(ROOT)}/")
     parser.add_argument("--measure", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.side = arguments.side or SIDES[arguments.model]
+    arguments.batch = arguments.batch or BATCHES[arguments.model]
     if arguments.rounds < 2:
         parser.error(f"--rounds is {arguments.rounds}; expected 2 or more, for the quartiles")
     return arguments
