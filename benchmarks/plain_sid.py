@@ -128,7 +128,8 @@ class PlainSiD:
     def predict(self, role: str, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
         network = self.networks[role]
         dtype = next(network.parameters()).dtype
-        return network(x_t.to(dtype), t, context=words.to(dtype), transformer_options={}).float()
+        words = words.to(self.device, dtype)
+        return network(x_t.to(dtype), t, context=words, transformer_options={}).float()
 
     def noised(self, picture: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.levels(t)
