@@ -88,9 +88,10 @@ def _time_inside(core: torch.nn.Module, synchronize: Callable[[], None]) -> Iter
 
 
 def _timing(whole: list[float], inside: list[float], baseline: list[float]) -> Timing:
-    return Timing(statistics.median(whole), _ratio(whole, inside), _ratio(whole, baseline))
+    return Timing(statistics.median(whole), ratio(whole, inside), ratio(whole, baseline))
 
 
-def _ratio(numerators: list[float], denominators: list[float]) -> Ratio:
+def ratio(numerators: list[float], denominators: list[float]) -> Ratio:
+    """Of each pair; two or more of them."""
     ratios = [one / other for one, other in zip(numerators, denominators, strict=True)]
     return Ratio(*statistics.quantiles(ratios, n=4))

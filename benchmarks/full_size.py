@@ -1,4 +1,7 @@
-"""ComfyUI's own model classes at their full size, with random weights: speed and memory do not depend on the values."""
+"""ComfyUI's own model classes at their full size, with random weights: speed and memory do not depend on the values.
+
+Also SD1.5 at middle size, the same blocks with fewer channels, for what takes too much memory at full size.
+"""
 
 import torch
 
@@ -22,17 +25,23 @@ SD15_UNET = {
     "legacy": False,
 }
 SD15_TOKENS = 77
+SD15_PARAMETERS = 860_000_000
+# 128 channels in place of 320, and a text as narrow; 0.14 in place of 0.86 billion weights.
+MIDDLE_UNET = SD15_UNET | {"model_channels": 128, "context_dim": 256}
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
+# At 512 px, encoding a prompt is 2 % of the arithmetic of SD1.5's forward. So it is here, at 128 px.
+MIDDLE_CLIP = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_hidden_layers": 2}
 
 
-def sd15():
+def sd15(unet: dict = SD15_UNET):
     """A MODEL of Stable Diffusion 1.5, in the precision that the host picks for this device."""
     import comfy.model_management as host
     import comfy.model_patcher
     from comfy.supported_models import SD15
 
-    description = SD15(SD15_UNET)
+    description = SD15(unet)
     device = host.get_torch_device()
-    description.set_inference_dtype(host.unet_dtype(model_params=860_000_000), None)
+    description.set_inference_dtype(host.unet_dtype(model_params=SD15_PARAMETERS), None)
     model = description.get_model({}, "", device=device)
     for weight in model.diffusion_model.state_dict().values():
         weight.normal_(std=0.02)
@@ -42,3 +51,16 @@ def sd15():
 def sd15_conditioning() -> list:
     """A CONDITIONING as SD1.5's text encoder gives it: 77 tokens of 768 numbers."""
     return [[torch.randn(1, SD15_TOKENS, SD15_UNET["context_dim"]), {}]]
+
+
+def sd15_clip(size: dict = CLIP_L):
+    """A CLIP of Stable Diffusion 1.5, with the host's own tokenizer."""
+    from comfy.sd import CLIP
+    from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
+    from comfy.supported_models_base import ClipTarget
+
+    config = size | {"projection_dim": size["hidden_size"]}
+    clip = CLIP(ClipTarget(SD1Tokenizer, SD1ClipModel), model_options={"clip_l_model_config": config})
+    for weight in clip.cond_stage_model.state_dict().values():
+        weight.normal_(std=0.02)
+    return clip
