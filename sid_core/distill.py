@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one iteration did. Losses are per element of a latent; skipped: samples left out for being NaN."""
+    """What one iteration did. Losses are per element of a latent; skipped: samples left out for being NaN.
+
+    spread, magnitude: of the student's pictures x_g, the standard deviation within the batch, averaged over elements,
+    and the root mean square.
+    """
 
     iteration: int
     images: int
@@ -73,6 +78,16 @@ class StepResult:
     student_loss: float
     fake_loss: float
     skipped: int
+    spread: float
+    magnitude: float
+
+
+class Stateful(Protocol):
+    """Anything with a flat state dict of tensors and plain values, such as a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
 class NotFiniteError(RuntimeError):
@@ -81,13 +96,21 @@ class NotFiniteError(RuntimeError):
 
 @dataclass
 class Run:
-    """The state of a distillation: networks, their optimizers, the student's average, and how far it is."""
+    """The state of a distillation: networks, their optimizers, the student's average, and how far it is.
+
+    further: what else belongs to the state, by name. fake_loss: the fake score's loss where it has had its half of the
+    iteration under way already, so that a run saved in between does not give it that half twice. torn: weights are
+    being changed; a run that was stopped there is not to be saved.
+    """
 
     student: nn.Module
     fake: nn.Module
     settings: Settings
     iteration: int = 0
     images: int = 0
+    fake_loss: float | None = None
+    torn: bool = False
+    further: dict[str, Stateful] = field(default_factory=dict)
     student_optimizer: torch.optim.Optimizer = field(init=False)
     fake_optimizer: torch.optim.Optimizer = field(init=False)
     ema: EMA = field(init=False)
@@ -198,9 +221,12 @@ def distill(
 
         dropped = torch.rand(batch, generator=draw) < settings.caption_dropout
         x_t, t = noised(x_g.detach())
-        y_fake = guided(predict.fake, x_t, t, replace_rows(cond, dropped, uncond), uncond, settings.guidance.fake_train)
-        loss_fake = fake_score_loss(y_fake, x_g.detach(), process.regression_weight(t))
-        _update(run, run.fake_optimizer, loss_fake, run.fake, "the fake score's loss is")
+        if run.fake_loss is None:
+            captions = replace_rows(cond, dropped, uncond)
+            y_fake = guided(predict.fake, x_t, t, captions, uncond, settings.guidance.fake_train)
+            loss_fake = fake_score_loss(y_fake, x_g.detach(), process.regression_weight(t))
+            _update(run, run.fake_optimizer, loss_fake, run.fake, "the fake score's loss is")
+            run.fake_loss, run.torn = float(loss_fake.detach()) / elements, False
 
         x_t, t = noised(x_g)
         run.fake.requires_grad_(False)
@@ -224,13 +250,17 @@ def distill(
         run.iteration += 1
         run.images += settings.batch
         run.ema.update(run.student.parameters(), settings.batch, run.images)
+        loss_of_fake, run.fake_loss, run.torn = run.fake_loss, None, False
+        pictures = x_g.detach().float()
         yield StepResult(
             run.iteration,
             run.images,
             step + 1,
             float(loss_student.detach()) / elements,
-            float(loss_fake.detach()) / elements,
+            loss_of_fake,
             settings.batch - int(usable.sum()),
+            spread=float(pictures.std(0, correction=0).mean()),
+            magnitude=float(pictures.square().mean().sqrt()),
         )
 
 
@@ -272,6 +302,7 @@ def _update(run: Run, optimizer: torch.optim.Optimizer, loss: Tensor, network: n
             torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
     if run.settings.gradient_norm > 0:
         nn.utils.clip_grad_norm_(network.parameters(), run.settings.gradient_norm)
+    run.torn = True
     optimizer.step()
 
 
