@@ -1,7 +1,6 @@
 """Distillation in the graph: a guided teacher and prompts in, a few-step student out."""
 
 import hashlib
-import logging
 import re
 from pathlib import Path
 
@@ -9,16 +8,16 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..sid_core.checkpoint import load_run
+from ..sid_core.checkpoint import fingerprint
 from ..sid_core.distill import Predictors, Run, Settings
+from ..sid_core.run_folder import RunFolder
 from ..sid_core.student import StudentInfo
 from . import adapt
 from .guiders import SiDGuider
 from .progress import Progress
 from .prompts import Prompts
-from .training import Training, decoder, encode, teacher_predictor
+from .training import Schedule, Training, decoder, encode, teacher_predictor
 
-log = logging.getLogger(__name__)
 CONTINUE, START_OVER = "continue it", "start over"
 
 
@@ -114,27 +113,38 @@ class SiDDistill(io.ComfyNode):
                 io.String.Input(
                     "run_name",
                     default="student",
-                    tooltip="The run's folder in output/sid_runs, with its state and previews.",
+                    tooltip="The run's folder in output/sid_runs: its settings, metrics, checkpoints and previews.",
                 ),
                 io.Combo.Input(
                     "existing_run",
                     options=[CONTINUE, START_OVER],
                     default=CONTINUE,
-                    tooltip="When a run of that name is there. 'start over' replaces it.",
+                    tooltip="When a run of that name is there. 'start over' replaces it when the new one first saves.",
                 ),
                 io.Int.Input(
                     "preview_every",
                     default=100,
                     min=1,
                     max=1_000_000,
-                    tooltip="Iterations between preview pictures of 8 of the prompts (with a VAE connected).",
+                    tooltip="Iterations between preview pictures of 8 of the prompts, in all steps and in one (with a "
+                    "VAE connected).",
                 ),
                 io.Int.Input(
                     "save_every",
                     default=500,
                     min=1,
                     max=1_000_000,
-                    tooltip="Iterations between savings of the whole state. Cancel and errors save too.",
+                    tooltip="Iterations between checkpoints of the whole state. Cancel and errors save too; a crash or "
+                    "closing ComfyUI costs what came after the last one.",
+                ),
+                io.Int.Input(
+                    "keep_last",
+                    default=2,
+                    min=1,
+                    max=1000,
+                    optional=True,  # graphs of version 0.1.0 in API format lack it
+                    tooltip="Checkpoints to keep, 1 or more. Each holds the whole state; with 2, a damaged one costs "
+                    "save_every iterations and not the run.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="For previews."),
             ],
@@ -166,6 +176,7 @@ class SiDDistill(io.ComfyNode):
         existing_run,
         preview_every,
         save_every,
+        keep_last=2,
         vae=None,
     ):
         if not isinstance(guider, SiDGuider):
@@ -185,7 +196,6 @@ class SiDDistill(io.ComfyNode):
             ema_half_life_images=ema_half_life,
             seed=seed,
         )
-        folder = run_folder(run_name)
         model = guider.model_patcher
         process = adapt.process_of(model)
         shape = tuple(adapt.model_latent(model, latent["samples"]).shape[1:])
@@ -195,11 +205,12 @@ class SiDDistill(io.ComfyNode):
             "prompts": hashlib.sha256("\n".join(prompts.prompts).encode()).hexdigest()[:16],
             "latent": "x".join(map(str, shape)),
         }
-        with adapt.training():
+        with RunFolder(run_folder(run_name), keep_last) as folder, adapt.training():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
             prompt_set = encode(clip, prompts.prompts, guider, torch.zeros(1, *shape), progress)
             student = adapt.own_copy(model, torch.float32)
             fake = adapt.own_copy(model, torch.float32)
+            identity["weights"] = fingerprint(fake.diffusion_model.state_dict())
             for network in (student, fake):
                 network.diffusion_model.requires_grad_(True)
             run = Run(student.diffusion_model, fake.diffusion_model, settings)
@@ -217,13 +228,12 @@ class SiDDistill(io.ComfyNode):
                 folder=folder,
                 identity=identity,
                 progress=progress,
+                schedule=Schedule(iterations, save_every, preview_every, keep_last),
             )
-            folder.mkdir(parents=True, exist_ok=True)
-            if existing_run == CONTINUE and training.state_file.exists():
-                load_run(run, training.state_file, identity)
-                training.saved = run.iteration
-                log.info("SiD: run %r goes on at iteration %d", run_name, run.iteration)
-            training.train(iterations, save_every, preview_every, decoder(model, vae))
+            if existing_run == START_OVER:
+                folder.start_over()
+            training.resume()
+            training.train(decoder(model, vae))
             weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
         info = StudentInfo(
             steps=steps,
@@ -232,7 +242,7 @@ class SiDDistill(io.ComfyNode):
             run=f"{run_name} {hashlib.sha256(repr((settings, identity)).encode()).hexdigest()[:8]}",
             guidance=guider.guidance.name,
         )
-        return io.NodeOutput(adapt.as_student(model, weights, info), str(folder))
+        return io.NodeOutput(adapt.as_student(model, weights, info), str(folder.path))
 
 
 NODES = [SiDDistill]

@@ -167,7 +167,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, parts: dict[str, Any]) -> 
     state: dict[int, dict[str, Any]] = {}
     for key, value in parts.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        # A copy, as a loaded tensor is the file itself mapped into memory, and the optimizer would keep it.
+        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
     # Everything but the state, such as the learning rate, is as the run's settings are now.
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 

@@ -58,12 +58,12 @@ class HealthWarning:
 
 
 class Health:
-    """Looks at each iteration's result; warns once of each kind."""
+    """Looks at each iteration's result; warns once of each kind. window: iterations that are averaged."""
 
-    def __init__(self, batch: int):
+    def __init__(self, batch: int, window: int = WINDOW):
         self.batch = batch
         self.warned: set[str] = set()
-        self._recent: deque[StepResult] = deque(maxlen=WINDOW)
+        self._recent: deque[StepResult] = deque(maxlen=window)
         self._first: list[StepResult] = []
 
     def recall(self, rows: Iterable[Mapping[str, Any]], *, warnings: bool) -> None:
@@ -78,7 +78,7 @@ class Health:
     def update(self, result: StepResult) -> list[HealthWarning]:
         """The warnings that this result is the first to give reason for."""
         self._take(result)
-        if len(self._recent) < WINDOW:
+        if len(self._recent) < self._recent.maxlen:
             return []
         new = {kind: value for kind, value in self._signs().items() if kind not in self.warned}
         self.warned |= new.keys()

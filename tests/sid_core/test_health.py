@@ -100,7 +100,9 @@ def test_every_kind_has_been_seen_in_a_test():
 
 
 def test_a_single_bad_iteration_is_no_illness():
-    one = [r if r.iteration != 100 else replace(r, magnitude=10.0, skipped=3, spread=0.01, fake_loss=5) for r in well(200)]
+    one = [
+        r if r.iteration != 100 else replace(r, magnitude=10.0, skipped=3, spread=0.01, fake_loss=5) for r in well(200)
+    ]
     assert kinds(one) == []
 
 
@@ -110,7 +112,10 @@ def test_a_batch_of_one_has_no_spread_to_lose():
 
 def test_a_run_that_goes_on_is_judged_by_its_own_beginning_and_not_told_twice():
     ill = changed(well(400), 200, spread=0.25)
-    rows = [asdict(r) for r in ill[:300]] + [{"iteration": 225, "warning": "collapse", "message": "…"}, {"iteration": 3}]
+    rows = [asdict(r) for r in ill[:300]] + [
+        {"iteration": 225, "warning": "collapse", "message": "…"},
+        {"iteration": 3},
+    ]
     told, settings_changed = Health(BATCH), Health(BATCH)
     told.recall(rows, warnings=True)
     settings_changed.recall(rows, warnings=False)
@@ -120,7 +125,7 @@ def test_a_run_that_goes_on_is_judged_by_its_own_beginning_and_not_told_twice():
 
 
 class Denoiser(nn.Module):
-    """The exact clean prediction for data N(mean, 1) as an affine function of x_t whose gain and shift can be learnt."""
+    """The exact clean prediction for data N(mean, 1) whose gain and shift can be learnt."""
 
     def __init__(self):
         super().__init__()

@@ -214,7 +214,9 @@ def test_weights_that_are_not_finite_are_never_saved_over_good_ones(six):
             diverged = toy()
             train(folder, diverged, 7, 100)
             spoilt(diverged.run).data[0, 0] = float("nan")
-            with pytest.raises(NotFiniteError, match="iteration 7: the weights are no longer finite, and are not saved"):
+            with pytest.raises(
+                NotFiniteError, match="iteration 7: the weights are no longer finite, and are not saved"
+            ):
                 folder.save(diverged.run, IDENTITY)
         assert before == {checkpoint: checkpoint.read_bytes() for checkpoint in six.checkpoints()}
 
@@ -284,7 +286,9 @@ def test_metrics_are_the_results_of_the_iterations(six):
     assert [json.dumps(row) for row in six.metrics.rows()] == [json.dumps(asdict(r)) for r in toy().train(6)]
 
 
-@pytest.mark.parametrize("end", [b'{"iteration": 7, "stu', b'{"iteration": 7}', b"\0" * 40, b"\xff\xfe\n", b"7\n", b"{}\n"])
+@pytest.mark.parametrize(
+    "end", [b'{"iteration": 7, "stu', b'{"iteration": 7}', b"\0" * 40, b"\xff\xfe\n", b"7\n", b"{}\n"]
+)
 def test_a_torn_line_is_passed_over_and_goes_when_the_run_goes_on(six, end):
     whole = six.metrics.path.read_bytes()
     six.metrics.path.write_bytes(whole + end)
