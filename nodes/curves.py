@@ -1,6 +1,6 @@
 """A run's metrics as a picture, so that they can be read without another program."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
@@ -18,6 +18,21 @@ class Curve:
 
     title: str
     values: Sequence[float]
+
+
+TITLES = {
+    "fake_loss": "fake score's loss: level is healthy",
+    "student_loss": "student's loss: no measure of quality",
+    "spread": "spread of a batch: falling is collapse",
+    "magnitude": "magnitude: climbing is saturation",
+}
+
+
+def draw_metrics(rows: Iterable[Mapping[str, float]]) -> Image.Image:
+    """The curves of a run out of the rows of its metrics, of which some are warnings, and some lack a value."""
+    rows = [row for row in rows if all(row.get(name) is not None for name in TITLES)]
+    curves = [Curve(title, [row[name] for row in rows]) for name, title in TITLES.items()]
+    return draw_curves([row["iteration"] for row in rows], curves)
 
 
 def draw_curves(iterations: Sequence[int], curves: Sequence[Curve], columns: int = 2) -> Image.Image:

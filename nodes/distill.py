@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import folder_paths
@@ -11,18 +11,20 @@ import torch
 from comfy_api.latest import io
 
 from ..sid_core.adapters import DEFAULT_TARGETS, TARGETS
-from ..sid_core.checkpoint import load_run
 from ..sid_core.distill import Run, Settings
+from ..sid_core.run_folder import RunFolder
 from ..sid_core.student import StudentInfo
 from . import adapt
 from .encoding import encoded
+from .fingerprints import weights_digest
 from .guiders import SiDGuider
 from .loras import lora_tensors, with_lora
 from .memory import Savings, plan
+from .options import CUSTOM, PRESETS, Options
 from .progress import Progress, say_on_node
 from .prompts import Prompts
 from .roles import LoRAOptions, full_roles, lora_roles
-from .training import Training, decoder
+from .training import Schedule, Training, decoder
 
 log = logging.getLogger(__name__)
 CONTINUE, START_OVER = "continue it", "start over"
@@ -122,27 +124,38 @@ class SiDDistill(io.ComfyNode):
                 io.String.Input(
                     "run_name",
                     default="student",
-                    tooltip="The run's folder in output/sid_runs, with its state and previews.",
+                    tooltip="The run's folder in output/sid_runs: its settings, metrics, checkpoints and previews.",
                 ),
                 io.Combo.Input(
                     "existing_run",
                     options=[CONTINUE, START_OVER],
                     default=CONTINUE,
-                    tooltip="When a run of that name is there. 'start over' replaces it.",
+                    tooltip="When a run of that name is there. 'start over' replaces it when the new one first saves.",
                 ),
                 io.Int.Input(
                     "preview_every",
                     default=100,
                     min=1,
                     max=1_000_000,
-                    tooltip="Iterations between preview pictures of 8 of the prompts (with a VAE connected).",
+                    tooltip="Iterations between preview pictures of 8 of the prompts, in all steps and in one (with a "
+                    "VAE connected).",
                 ),
                 io.Int.Input(
                     "save_every",
                     default=500,
                     min=1,
                     max=1_000_000,
-                    tooltip="Iterations between savings of the whole state. Cancel and errors save too.",
+                    tooltip="Iterations between checkpoints of the whole state. Cancel and errors save too; a crash or "
+                    "closing ComfyUI costs what came after the last one.",
+                ),
+                io.Int.Input(
+                    "keep_last",
+                    default=2,
+                    min=1,
+                    max=1000,
+                    optional=True,  # graphs of version 0.1.0 in API format lack it
+                    tooltip="Checkpoints to keep, 1 or more. Each holds the whole state; with 2, a damaged one costs "
+                    "save_every iterations and not the run.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="For previews."),
                 # Optional, so that graphs of before these inputs run as they did then.
@@ -192,6 +205,15 @@ class SiDDistill(io.ComfyNode):
                     optional=True,
                     tooltip="Compute activations twice instead of keeping them: much less memory, a third more time.",
                 ),
+                io.Combo.Input(
+                    "preset",
+                    options=[CUSTOM, *PRESETS],
+                    default=CUSTOM,
+                    optional=True,
+                    tooltip="Other than 'as set here', it decides mode, batch_size, both learning rates and "
+                    "ema_half_life, and says so; what is set for these is not used.",
+                ),
+                Options.Input("options", optional=True, tooltip="From SiDTrainingOptions: what few need to change."),
             ],
             outputs=[
                 io.Model.Output(display_name="student"),
@@ -221,6 +243,7 @@ class SiDDistill(io.ComfyNode):
         existing_run,
         preview_every,
         save_every,
+        keep_last=2,
         vae=None,
         mode=FULL,
         student_rank=64,
@@ -228,12 +251,17 @@ class SiDDistill(io.ComfyNode):
         lora_targets=DEFAULT_TARGETS,
         micro_batch=0,
         gradient_checkpointing=False,
+        preset=CUSTOM,
+        options=None,
     ):
         if not isinstance(guider, SiDGuider):
             raise ValueError(
                 f"the guider is a {type(guider).__name__}; expected SiDLSGGuider, SiDZeroCFGGuider or "
                 "SiDAntiCFGGuider, which say how teacher and fake score are guided."
             )
+        if preset != CUSTOM:
+            log.info("SiD: preset %s: %s", preset, PRESETS[preset])
+            mode, batch_size, student_learning_rate, fake_learning_rate, ema_half_life = astuple(PRESETS[preset])
         settings = Settings(
             guidance=guider.guidance,
             steps=steps,
@@ -245,14 +273,15 @@ class SiDDistill(io.ComfyNode):
             alpha=alpha,
             ema_half_life_images=ema_half_life,
             seed=seed,
+            **(options or {}),
         )
-        folder = run_folder(run_name)
         model = guider.model_patcher
         process = adapt.process_of(model)
         shape = tuple(adapt.model_latent(model, latent["samples"]).shape[1:])
         base = adapt.signature_of(model)
         identity = {
             "base": base,
+            "weights": weights_digest(model),
             "prompts": prompts.digest[:16],
             "latent": "x".join(map(str, shape)),
         }
@@ -269,7 +298,7 @@ class SiDDistill(io.ComfyNode):
         savings = Savings(
             batch_size, gradient_checkpointing, can_offload=bool(lora) and model.load_device.type != "cpu"
         )
-        with adapt.training():
+        with RunFolder(run_folder(run_name), keep_last) as folder, adapt.training():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
             prompt_set = encoded(clip, prompts, guider, torch.zeros(1, *shape), cls.hidden.unique_id)
             roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
@@ -285,24 +314,23 @@ class SiDDistill(io.ComfyNode):
                 folder=folder,
                 identity=identity,
                 progress=progress,
+                schedule=Schedule(iterations, save_every, preview_every, keep_last),
                 savings=savings,
             )
             planned = plan(training, micro_batch)
             log.info("SiD: %s", planned)
             say_on_node(planned, cls.hidden.unique_id)
-            folder.mkdir(parents=True, exist_ok=True)
-            if existing_run == CONTINUE and training.state_file.exists():
-                load_run(run, training.state_file, identity)
-                training.saved = run.iteration
-                log.info("SiD: run %r goes on at iteration %d", run_name, run.iteration)
-            training.train(iterations, save_every, preview_every, decoder(model, vae))
+            if existing_run == START_OVER:
+                folder.start_over()
+            training.resume()
+            training.train(decoder(model, vae))
             if lora:
                 with run.averaged_weights():
                     student = with_lora(model, lora_tensors(model, roles.student), info)
             else:
                 weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
                 student = adapt.as_student(model, weights, info)
-        return io.NodeOutput(student, str(folder))
+        return io.NodeOutput(student, str(folder.path))
 
 
 NODES = [SiDDistill]

@@ -1,4 +1,4 @@
-"""What decides how a prompt is encoded, as a digest: the text encoder's weights and patches, and the model's wishes."""
+"""Digests of what a result depends on: of a model's weights and patches, and of all that decides an encoding."""
 
 import hashlib
 from pathlib import Path
@@ -30,6 +30,13 @@ def encoding_digest(clip, model: ModelPatcher, latent: Tensor, prompts: PromptFi
     if prompts.mentions("embedding:"):
         _add(digest, _embedding_files())
     return digest.hexdigest()[:32]
+
+
+def weights_digest(model: ModelPatcher) -> str:
+    """Of a MODEL's weights and patches, however much of it is loaded: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    _add_model(digest, model, model.model)
+    return digest.hexdigest()[:16]
 
 
 def _add_model(digest, patcher: ModelPatcher, module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..sid_core.distill import WEIGHTINGS, Settings
 
 Options = io.Custom("SID_TRAINING_OPTIONS")
-CUSTOM = "as set below"
+CUSTOM = "as set here"
 DEFAULTS = {name: field.default for name, field in Settings.__dataclass_fields__.items()}
 
 

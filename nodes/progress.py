@@ -5,7 +5,7 @@ import time
 
 import comfy.model_management
 import comfy.utils
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ class Progress:
 
     def __init__(self, total: int, batch: int, node_id: str | None):
         self.total, self.batch, self.node_id = total, batch, node_id
+        self.notices: list[str] = []  # stay on the node, below the progress
         self.bar = comfy.utils.ProgressBar(total)
         self.said_on_node = self.said_on_console = float("-inf")
 
@@ -39,7 +40,7 @@ class Progress:
         last = iteration == self.total
         if last or now - self.said_on_node > NODE_SECONDS:
             self.said_on_node = now
-            say_on_node(text, self.node_id)
+            say_on_node("\n".join([text, *(f"⚠ {notice}" for notice in self.notices)]), self.node_id)
         if last or now - self.said_on_console > CONSOLE_SECONDS:
             self.said_on_console = now
             log.info("SiD: %s", text)
@@ -67,11 +68,28 @@ def duration(seconds: float) -> str:
 
 
 def picture_grid(pictures: Tensor, columns: int = 4) -> Image.Image:
-    """IMAGE (B, H, W, 3) in [0, 1] as one picture, row by row; small ones enlarged so that they can be seen."""
+    """IMAGE (B, H, W, 3) in [0, 1] as one picture, row by row."""
     batch, height, width, _ = pictures.shape
     columns = min(columns, batch)
     sheet = Image.new("RGB", (columns * width, -(-batch // columns) * height), "white")
     for i, picture in enumerate(pictures.clamp(0, 1).mul(255).round().byte().cpu().numpy()):
         sheet.paste(Image.fromarray(picture), (i % columns * width, i // columns * height))
-    factor = max(1, PREVIEW_SIZE // max(sheet.size))
-    return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.LANCZOS)
+    return sheet
+
+
+def labelled_rows(sections: dict[str, Tensor]) -> Image.Image:
+    """{label: IMAGE (B, H, W, 3)} as one picture: each label above its pictures; small ones enlarged to be seen."""
+    grids = {label: picture_grid(pictures) for label, pictures in sections.items()}
+    widest = max(grid.width for grid in grids.values())
+    factor = max(1, PREVIEW_SIZE // widest)
+    width = factor * widest
+    text_size = width // 32
+    band = 2 * text_size
+    sheet = Image.new("RGB", (width, sum(band + factor * grid.height for grid in grids.values())), "white")
+    draw, y = ImageDraw.Draw(sheet), 0
+    for label, grid in grids.items():
+        # Pillow's own font, at the left and in the middle of its band.
+        draw.text((text_size // 2, y + band // 2), label, "black", ImageFont.load_default(text_size), anchor="lm")
+        sheet.paste(grid.resize((factor * grid.width, factor * grid.height), Image.Resampling.LANCZOS), (0, y + band))
+        y += band + factor * grid.height
+    return sheet

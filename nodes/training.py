@@ -1,26 +1,45 @@
-"""A distillation on its way: the loop around the iterations, with its savings and previews."""
+"""A distillation on its way: the loop around the iterations, with its savings, metrics and previews."""
 
 import logging
+import platform
+import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import comfy.model_management
+import comfyui_version
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..sid_core.checkpoint import save_run
+from ..sid_core.atomic import replacing
+from ..sid_core.checkpoint import Changes
 from ..sid_core.data import EncodedPrompts
-from ..sid_core.distill import Run, StepResult, distill, generator_for
+from ..sid_core.distill import NotFiniteError, Run, StepResult, distill, generator_for
+from ..sid_core.health import Health
 from ..sid_core.process import VP, Flow
+from ..sid_core.run_folder import RunFolder
 from ..sid_core.sampling import few_step, step_times
+from .curves import draw_metrics
 from .memory import Savings, is_out_of_memory, release
-from .progress import Progress, picture_grid, say_on_node
+from .progress import Progress, labelled_rows
 from .roles import Roles
 
 log = logging.getLogger(__name__)
 PREVIEWS = 8
 SMOOTHING = 50  # iterations that the losses on display are averaged over
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a run ends, and how often something is done on the way; all of it may change within a run. In iterations."""
+
+    iterations: int
+    save_every: int
+    preview_every: int
+    keep_last: int  # checkpoints
 
 
 @dataclass
@@ -33,33 +52,53 @@ class Training:
     process: VP | Flow
     latent_shape: tuple[int, ...]
     device: torch.device
-    folder: Path
+    folder: RunFolder
     identity: dict[str, str]
     progress: Progress
+    schedule: Schedule
     savings: Savings
+    health: Health = field(init=False)
     saved: int = 0
 
-    @property
-    def state_file(self) -> Path:
-        return self.folder / "state.safetensors"
+    def __post_init__(self) -> None:
+        self.health = Health(self.run.settings.batch)
 
-    def train(self, iterations: int, save_every: int, preview_every: int, show) -> None:
-        """Up to `iterations` in all. However it ends, what was learnt is on disk. show(latents): → a picture."""
-        results = self.iterations()
-        losses: list[StepResult] = []
+    def resume(self) -> None:
+        """Go on from the folder's newest whole checkpoint, if there is one, and say what is otherwise than before."""
+        resumed = self.folder.resume(self.run, self.identity)
+        changes: Changes = {}
+        if resumed is not None:
+            for reason in resumed.broken:
+                self._notice(f"{reason} {resumed.checkpoint.name} before it is used: iteration {self.run.iteration}.")
+            log.info("SiD: the run in %s goes on at iteration %d", self.folder.path, self.run.iteration)
+            before = self.folder.description().get("schedule", {})
+            now = asdict(self.schedule)
+            changes = {key: (then, now[key]) for key, then in before.items() if now.get(key, then) != then}
+            changes |= resumed.changes
+            for name, (then, value) in sorted(changes.items()):
+                log.info("SiD: from iteration %d on, %s is %s; it was %s", self.run.iteration, name, value, then)
+            # With other settings an old warning may be due again.
+            self.health.recall(self.folder.metrics.rows(), warnings=not resumed.changes)
+            self.saved = self.run.iteration
+        facts = {"settings": self.run.settings.as_dict(), "schedule": asdict(self.schedule), "identity": self.identity}
+        self.folder.describe(self.run, facts | {"prompts": len(self.prompts), "versions": versions()}, changes)
+
+    def train(self, show) -> None:
+        """To the schedule's end. Cancelled or failing, all that was learnt is saved first; a run that has diverged
+        stays at the checkpoint before. show: see `decoder`."""
         self.progress.begin(self.run.iteration)
         try:
-            while self.run.iteration < iterations:
-                losses = [*losses[-SMOOTHING + 1 :], next(results)]
-                done = self.run.iteration
-                self.progress.update(done, describe(losses))
-                if show is not None and (done % preview_every == 0 or done == iterations):
-                    self.preview(done, show)
-                if done % save_every == 0:
-                    self.save()
-        finally:
-            if self.run.iteration > self.saved:
+            self._loop(show)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{error} {self._good_checkpoint()}") from error
+        except BaseException:
+            if self.run.torn:
+                log.warning("SiD: stopped while weights were changed, so only what was saved before is kept")
+            elif self.run.iteration > self.saved:
                 self.save()
+            raise
+        if self.run.iteration > self.saved:
+            self.save()
 
     def iterations(self) -> Iterator[StepResult]:
         """The results of `distill`. An iteration that runs out of memory is begun again, with less of it in use."""
@@ -79,7 +118,7 @@ class Training:
                 with self.roles.ready():
                     result = next(results)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if self.run.torn or not is_out_of_memory(error):
                     raise
                 saved = self.savings.more(self.device)
                 if saved is None:
@@ -87,34 +126,83 @@ class Training:
                         f"there is too little memory on {self.device}, even with one picture at a time: {error}. What "
                         "was learnt is kept. Use mode lora, a smaller latent or rank, or close other programs."
                     ) from error
-                log.warning("SiD: out of memory; from here on, %s", saved)
-                say_on_node(f"out of memory; from here on, {saved}", self.progress.node_id)
+                self._notice(f"out of memory; from here on, {saved}")
             if result is not None:
                 yield result
             else:
                 results = None
                 release()  # here, where the exception no longer holds on to the tensors of its frames
 
+    def _loop(self, show) -> None:
+        results, losses = self.iterations(), []
+        schedule = self.schedule
+        while self.run.iteration < schedule.iterations:
+            began = time.monotonic()
+            result = next(results)
+            losses = [*losses[-SMOOTHING + 1 :], result]
+            self._record(result, time.monotonic() - began)
+            done = self.run.iteration
+            self.progress.update(done, describe(losses))
+            if show is not None and (done % schedule.preview_every == 0 or done == schedule.iterations):
+                self.preview(done, show)
+            if done % schedule.save_every == 0:
+                self.save()
+
+    def _record(self, result: StepResult, seconds: float) -> None:
+        """One line of metrics, and one more for each warning."""
+        rates = {
+            "student_learning_rate": self.run.student_optimizer.param_groups[0]["lr"],
+            "fake_learning_rate": self.run.fake_optimizer.param_groups[0]["lr"],
+        }
+        speed = {"images_per_second": round(self.run.settings.batch / max(seconds, 1e-9), 3)}
+        self.folder.metrics.append(asdict(result) | rates | speed)
+        for warning in self.health.update(result):
+            self._notice(f"iteration {result.iteration}: {warning.message}")
+            row = {"iteration": result.iteration, "warning": warning.kind, "message": warning.message}
+            self.folder.metrics.append(row)
+
+    def _notice(self, message: str) -> None:
+        log.warning("SiD: %s", message)
+        self.progress.notices.append(message)
+
+    def _good_checkpoint(self) -> str:
+        checkpoints = self.folder.checkpoints()
+        if not checkpoints:
+            return "The run had not been saved yet: lower save_every too."
+        return (
+            f"The run stays at its last good checkpoint, {checkpoints[-1].name}: lower the learning rates, queue "
+            "again, and it goes on from there."
+        )
+
     def save(self) -> None:
-        save_run(self.run, self.state_file, self.identity)
+        self.folder.save(self.run, self.identity)
         self.saved = self.run.iteration
+        with replacing(self.folder.path / "curves.png") as temporary:
+            draw_metrics(self.folder.metrics.rows()).save(temporary, "PNG")
 
     def preview(self, iteration: int, show) -> None:
-        """Pictures of the same prompts from the same noise each time, by the averaged student with all its steps."""
+        """Pictures of the same prompts from the same noise each time, by the averaged student: with all its steps, and
+        with the first of them alone, which is what it draws in one step."""
         rows = torch.linspace(0, len(self.prompts) - 1, min(PREVIEWS, len(self.prompts))).long()
         cond = {name: values.to(self.device) for name, values in self.prompts.batch(rows).items()}
         draw = generator_for(self.run.settings.seed, 0)
+        clean: list[Tensor] = []
 
         def noise() -> Tensor:
             return torch.randn(len(rows), *self.latent_shape, generator=draw).to(self.device)
 
-        times = step_times(self.run.settings.steps, process=self.process, t_init=self.run.settings.t_init)
+        def student(x_t: Tensor, t: Tensor) -> Tensor:
+            clean.append(self.roles.predict.student(x_t, t, cond))
+            return clean[-1]
+
+        steps = self.run.settings.steps
+        times = step_times(steps, process=self.process, t_init=self.run.settings.t_init)
         with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
-            latents = few_step(
-                lambda x_t, t: self.roles.predict.student(x_t, t, cond), noise(), times, self.process, next_noise=noise
-            )
-        picture = show(latents)
-        picture.save(self.folder / f"preview_{iteration:06}.png")
+            few_step(student, noise(), times, self.process, next_noise=noise)
+        sampled = {f"{steps} steps": clean[-1]} if steps > 1 else {}
+        picture = show(sampled | {"1 step": clean[0]})
+        with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
+            picture.save(temporary, "PNG")
         self.progress.show(iteration, picture)
 
 
@@ -127,12 +215,25 @@ def describe(results: list[StepResult]) -> str:
 
 
 def decoder(model: ModelPatcher, vae):
-    """latents of the method → one picture with all of them; None without a VAE."""
+    """{label: latents of the method} → one picture with all of them; None without a VAE."""
     if vae is None:
         return None
 
-    def show(latents: Tensor):
+    def show(sampled: dict[str, Tensor]):
         with torch.inference_mode():
-            return picture_grid(vae.decode(model.get_model_object("latent_format").process_out(latents.cpu())))
+            process_out = model.get_model_object("latent_format").process_out
+            return labelled_rows({label: vae.decode(process_out(x.cpu())) for label, x in sampled.items()})
 
     return show
+
+
+def versions() -> dict[str, str]:
+    """Of what a run's numbers depend on."""
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    return {
+        "comfyui-sid": re.search(r'^version = "(.+)"', text, re.MULTILINE)[1],
+        "comfyui": comfyui_version.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": comfy.model_management.get_torch_device_name(comfy.model_management.get_torch_device()),
+    }

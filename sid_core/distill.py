@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,14 @@ class StepResult:
     magnitude: float
 
 
+class Stateful(Protocol):
+    """Anything with a flat state dict of tensors and plain values, such as a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
 class NotFiniteError(RuntimeError):
     """Every sample of a batch was NaN or infinite: the run has diverged."""
 
@@ -106,6 +115,9 @@ class Run:
 
     student, fake: their trained parameters are float32. loss_scaling: for networks that compute in float16, whose
     gradients would else vanish; a step whose scaled gradients overflow is left out, and the scale lowered.
+    fake_updated, fake_loss: how many of its updates the fake score has had in the iteration under way, and the last
+    loss, so that a run saved in between does not give it these twice. torn: weights are being changed; a run that was
+    stopped there is not to be saved. further: what else belongs to the state, by name.
     """
 
     student: nn.Module
@@ -114,6 +126,10 @@ class Run:
     loss_scaling: bool = False
     iteration: int = 0
     images: int = 0
+    fake_updated: int = 0
+    fake_loss: float = 0.0
+    torn: bool = False
+    further: dict[str, Stateful] = field(default_factory=dict)
     student_optimizer: torch.optim.Optimizer = field(init=False)
     fake_optimizer: torch.optim.Optimizer = field(init=False)
     student_scaler: torch.amp.GradScaler = field(init=False)
@@ -130,6 +146,8 @@ class Run:
         self.student_scaler, self.fake_scaler = (
             torch.amp.GradScaler(device, **LOSS_SCALE, enabled=self.loss_scaling) for _ in range(2)
         )
+        if self.loss_scaling:
+            self.further |= {"student_scaler": self.student_scaler, "fake_scaler": self.fake_scaler}
         self.ema = EMA(self.student.parameters(), self.settings.ema_half_life_images)
 
     def averaged(self) -> dict[str, Tensor]:
@@ -213,16 +231,22 @@ def distill(
         # One part's graph serves both updates; those of several would be in memory at once.
         reuse = len(split) == 1
         for update in reversed(range(settings.fake_updates)):
+            done = update >= settings.fake_updates - run.fake_updated
+            if done and update > 0:
+                continue
             draw = generator_for(settings.seed, run.iteration, rank, update)
             draws = _draw(run, step, len(prompts), process, latent_shape, draw)
             parts = [_part(draws.select(rows), predict, prompts, times[: step + 1], process, device) for rows in split]
             parts = [found for part in parts if (found := part.generate(predict, reuse and update == 0))]
             if not parts:
                 raise NotFiniteError(_diverged(run, "the student's pictures are"))
+            if done:
+                continue
             gradients = _Gradients(run, run.fake, run.fake_optimizer, run.fake_scaler, "the fake score's loss is")
             for part in parts:
                 gradients.add(_fake_loss(part, predict, process, settings), len(part))
-            loss_fake = gradients.apply()
+            run.fake_loss = gradients.apply() / elements
+            run.fake_updated, run.torn = run.fake_updated + 1, False
 
         pictures = torch.cat([part.x_g.detach() for part in parts])
         gradients = _Gradients(run, run.student, run.student_optimizer, run.student_scaler, "the student's loss is")
@@ -239,12 +263,13 @@ def distill(
         run.iteration += 1
         run.images += settings.batch
         run.ema.update(run.student.parameters(), settings.batch, run.images)
+        run.fake_updated, run.torn = 0, False
         yield StepResult(
             run.iteration,
             run.images,
             step + 1,
             loss_student / elements,
-            loss_fake / elements,
+            run.fake_loss,
             settings.batch - gradients.samples,
             float(pictures.std(0, correction=0).mean()),
             float(pictures.square().mean().sqrt()),
@@ -385,7 +410,7 @@ class _Gradients:
         self.samples += samples
 
     def apply(self) -> float:
-        """Do the step; → the mean loss over all samples."""
+        """Do the step; → the mean loss over all samples. The run is torn until the caller has noted it down."""
         if self.samples == 0:
             raise NotFiniteError(_diverged(self.run, self.what))
         self.scaler.unscale_(self.optimizer)
@@ -396,6 +421,7 @@ class _Gradients:
                     parameter.grad *= self.run.settings.batch / self.samples
         if self.run.settings.gradient_norm > 0:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.run.settings.gradient_norm)
+        self.run.torn = True
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return self.loss / self.samples

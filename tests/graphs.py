@@ -68,6 +68,7 @@ def distilled(**changes: Any) -> Graph:
         "existing_run": "start over",
         "preview_every": 1000,
         "save_every": 1000,
+        "keep_last": 2,
     }
     return {
         **demo(),

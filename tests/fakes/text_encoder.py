@@ -15,7 +15,15 @@ class FakeCLIP:
     """context: numbers a token (768 in SD1.5). pooled: numbers for the whole text (1280 in SDXL), or None."""
 
     def __init__(self, context: int, pooled: int | None):
+        from comfy.model_patcher import ModelPatcher
+
         self.context, self.pooled = context, pooled
+        # What tells text encoders apart: their weights and options.
+        self.cond_stage_model = torch.nn.Linear(1, 1).requires_grad_(False)
+        self.cond_stage_model.weight.fill_(context)
+        self.patcher = ModelPatcher(self.cond_stage_model, torch.device("cpu"), torch.device("cpu"))
+        self.tokenizer, self.tokenizer_options = self, {}
+        self.layer_idx, self.use_clip_schedule = None, False
 
     def tokenize(self, text: str) -> dict[str, list]:
         return {"fake": [[(zlib.crc32(text.encode()), 1.0)]]}

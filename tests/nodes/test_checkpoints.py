@@ -1,6 +1,7 @@
 """Files of the models that users have, from the stock loader through a distillation to a saved student."""
 
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from oracles import relative_error, stable_diffusion_alphas
 from safetensors.torch import load_file
 
 SIDE = 64
-LEARNING_RATE = 1e-5
+LEARNING_RATES = {"full": 1e-5, "lora": 1e-3}
 PROMPT = "a lighthouse"
 
 
@@ -63,7 +64,8 @@ def generated(model: list, steps: int = 0) -> dict:
 def distilled(checkpoint: Checkpoint, mode: str) -> dict:
     """Two iterations of the smallest batch that has two prompts in it."""
     settings = {"iterations": 2, "batch_size": 2, "steps": 2, "t_init": 0.0, "learning_rate_decay": False, "alpha": 1.0}
-    settings |= {"student_learning_rate": LEARNING_RATE, "fake_learning_rate": LEARNING_RATE, "ema_half_life": 1.0}
+    rate = LEARNING_RATES[mode]
+    settings |= {"student_learning_rate": rate, "fake_learning_rate": rate, "ema_half_life": 1.0}
     settings |= {"seed": 3, "run_name": f"{checkpoint.name} {mode}", "existing_run": "start over"}
     settings |= {"preview_every": 1000, "save_every": 1000, "mode": mode}
     wires = {"guider": ["guider", 0], "clip": ["clip", 0], "prompts": ["prompts", 0], "latent": ["latent", 0]}
@@ -135,15 +137,32 @@ def size_embedding(sizes: torch.Tensor) -> torch.Tensor:
     return torch.cat([angles.cos(), angles.sin()], 1).flatten()[None]
 
 
-def every_weight_has_moved(student: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor]) -> None:
+def every_weight_has_moved(file: Path, teacher: dict[str, torch.Tensor]) -> None:
     """Every weight has gradients, and with β1 = 0 two steps of Adam move none by more than (1 + √2) learning rates."""
-    steps = {key: (weight - teacher[key].float()).abs() / LEARNING_RATE for key, weight in student.items()}
+    rate = LEARNING_RATES["full"]
+    steps = {key: (weight - teacher[key].float()).abs() / rate for key, weight in weights_in(file).items()}
     assert all(step.max() > 0.5 for step in steps.values())
     assert all(step.max() < 1.1 * (1 + math.sqrt(2)) for step in steps.values())
 
 
+def every_layer_has_a_lora(file: Path, teacher: dict[str, torch.Tensor]) -> None:
+    """In each linear layer of the transformers, by the same bound; and nothing else is in the file."""
+    tensors = load_file(file)
+    ups = {name: tensor for name, tensor in tensors.items() if name.endswith(".lora_up.weight")}
+    linear = [
+        key
+        for key in teacher
+        if re.search(r"(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)\.weight", key)
+    ]
+    assert len(ups) == len(linear) > 10
+    assert len(tensors) == 3 * len(ups)
+    rate = LEARNING_RATES["lora"]
+    assert all(0.5 * rate < up.abs().max() < 1.1 * rate * (1 + math.sqrt(2)) for up in ups.values())
+
+
 # How a student is distilled, and what its file must hold then.
-MODES = {"full": every_weight_has_moved}
+MODES = {"full": every_weight_has_moved, "lora": every_layer_has_a_lora}
+FOLDERS = {"full": "diffusion_models", "lora": "loras"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -160,8 +179,8 @@ def test_a_checkpoint_is_distilled_and_its_student_comes_back(checkpoint, mode, 
     assert 1e-3 < relative_error(latent, untrained) < 1
 
     file = Path(result.value("saved"))
-    MODES[mode](weights_in(file), teacher)
-    student = models_folder("diffusion_models") / f"{checkpoint.name}.safetensors"
+    MODES[mode](file, teacher)
+    student = models_folder(FOLDERS[mode]) / f"{checkpoint.name}.safetensors"
     shutil.move(file, student)
     load = node("SiDLoadStudent", model=["file", 0], student=student.name)
     again = run_graph(loaded(checkpoint) | {"student": load} | generated(["student", 0]))

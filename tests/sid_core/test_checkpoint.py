@@ -13,7 +13,7 @@ import torch
 from oracles import ToyDistillation, small
 from safetensors.torch import load_file, save_file
 
-from sid_pack.sid_core import checkpoint
+from sid_pack.sid_core import atomic, checkpoint
 from sid_pack.sid_core.checkpoint import (
     NotACheckpointError,
     OtherRunError,
@@ -99,7 +99,7 @@ def test_safetensors_of_another_kind_are_refused_by_name(tmp_path, metadata):
     ("changes", "named"),
     [
         ({"steps": 4}, "steps: 3 then, 4 now"),
-        ({"student_learning_rate": 0.5}, "student_learning_rate: 0.01 then, 0.5 now"),
+        ({"learning_rate_decay_iterations": 9}, "learning_rate_decay_iterations: 0 then, 9 now"),
         ({"guidance": Guidance.zero_cfg()}, "guidance: .*lsg.* then, .*zero_cfg.* now"),
     ],
 )
@@ -117,10 +117,113 @@ def test_a_run_of_another_base_is_refused_and_both_are_named(saved):
         load_run(toy().run, saved, IDENTITY | {"base": "toy-4-xyz"})
 
 
+def test_learning_rates_may_change_and_are_reported(saved):
+    """The optimizers go on with the new ones, and with their old moments."""
+    faster = toy(replace(SETTINGS, fake_learning_rate=0.02))
+    assert load_run(faster.run, saved, IDENTITY) == {"fake_learning_rate": (0.01, 0.02)}
+    other, same = toy(replace(SETTINGS, student_learning_rate=0.5)), toy()
+    assert load_run(other.run, saved, IDENTITY) == {"student_learning_rate": (0.01, 0.5)}
+    assert load_run(same.run, saved, IDENTITY) == {}
+    before = same.weights()[0]
+    other.train(1)
+    same.train(1)
+    # One step of Adam is proportional to the learning rate, and the moments were the same.
+    torch.testing.assert_close(other.weights()[0] - before, 50 * (same.weights()[0] - before))
+
+
+def test_a_run_stopped_after_the_fake_scores_half_of_an_iteration_goes_on_exactly(tmp_path):
+    """As by Cancel, which the host raises within a forward. The teacher is asked after the fake score has learnt."""
+
+    class Cancelled(BaseException):
+        pass
+
+    def cancelling(*_args):
+        raise Cancelled
+
+    stopped, resumed, unbroken = toy(), toy(), toy()
+    stopped.train(3)
+    whole, before = stopped.predict, stopped.run.fake.w.detach().clone()
+    stopped.predict = replace(whole, teacher=cancelling)
+    with pytest.raises(Cancelled):
+        stopped.train(1)
+    assert not torch.equal(stopped.run.fake.w, before) and not stopped.run.torn
+    save_run(stopped.run, tmp_path / "half.safetensors", IDENTITY)
+    load_run(resumed.run, tmp_path / "half.safetensors", IDENTITY)
+    assert resumed.train(3) == unbroken.train(6)[3:]
+    for mine, theirs in zip(resumed.weights(), unbroken.weights(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("network", ["student", "fake"])
+def test_a_run_stopped_within_an_optimizers_step_says_so(network, monkeypatch):
+    distillation = toy()
+    distillation.train(1)
+    optimizer = getattr(distillation.run, f"{network}_optimizer")
+    monkeypatch.setattr(optimizer, "step", lambda: [][0])
+    with pytest.raises(IndexError):
+        distillation.train(1)
+    assert distillation.run.torn
+
+
+class Scaler:
+    """A state of plain values and tensors, as a gradient scaler's or another optimizer's."""
+
+    def __init__(self):
+        self.state = {"scale": 1.0, "tracker": 0, "history": torch.zeros(2)}
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
+def test_further_parts_of_a_run_are_saved_with_it(tmp_path):
+    distillation, again = toy(), toy()
+    distillation.run.further["scaler"], again.run.further["scaler"] = Scaler(), Scaler()
+    distillation.run.further["scaler"].state = {"scale": 0.1 + 0.2, "tracker": 7, "history": torch.ones(2)}
+    save_run(distillation.run, tmp_path / "a.safetensors", IDENTITY)
+    load_run(again.run, tmp_path / "a.safetensors", IDENTITY)
+    loaded = again.run.further["scaler"].state
+    assert loaded.pop("history").tolist() == [1, 1]
+    assert loaded == {"scale": 0.1 + 0.2, "tracker": 7}
+    with pytest.raises(OtherRunError, match=r"further: \['scaler'\] then, \[\] now"):
+        load_run(toy().run, tmp_path / "a.safetensors", IDENTITY)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.99])
+def test_a_single_wrong_bit_is_noticed(saved, place):
+    content = bytearray(saved.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    content[header + int((len(content) - header) * place)] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(NotACheckpointError, match="state.safetensors is damaged"):
+        load_run(toy().run, saved, IDENTITY)
+
+
+def test_a_state_of_version_0_1_0_goes_on_exactly(saved):
+    """Without checksum, values and half iterations; settings that it did not know yet had their defaults."""
+    tensors, metadata = read_tensors(saved)
+    settings = json.loads(metadata["settings"])
+    del settings["gradient_norm"]
+    old = {"format": "sid-run-1", "settings": json.dumps(settings), "identity": json.dumps({"base": "toy-4-abc"})}
+    write_tensors(saved, tensors, old | {"counters": json.dumps({"iteration": 3, "images": 24})})
+    resumed = toy()
+    assert load_run(resumed.run, saved, IDENTITY) == {}
+    assert resumed.train(4) == toy().train(7)[3:]
+    with pytest.raises(OtherRunError, match="gradient_norm: 0.0 then, 1.0 now"):
+        load_run(toy(replace(SETTINGS, gradient_norm=1.0)).run, saved, IDENTITY)
+
+
 def test_the_state_is_safetensors_with_readable_metadata(saved):
     tensors, metadata = read_tensors(saved)
     assert json.loads(metadata["settings"])["guidance"]["teacher"] == 2.0
-    assert json.loads(metadata["counters"]) == {"iteration": 3, "images": 24}
+    assert json.loads(metadata["counters"]) == {
+        "iteration": 3,
+        "images": 24,
+        "fake_updated": 0,
+        "fake_loss": pytest.approx(toy().train(3)[-1].fake_loss),
+    }
     assert {key.split(".")[0] for key in tensors} == {"student", "fake", "ema", "student_optimizer", "fake_optimizer"}
 
 
@@ -178,7 +281,7 @@ def test_no_space_at_any_step_of_saving_leaves_the_previous_state(saved, monkeyp
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    owner = {"save_file": checkpoint, "fsync": checkpoint.os, "replace": Path}[step]
+    owner = {"save_file": checkpoint, "fsync": atomic.os, "replace": Path}[step]
     before = saved.read_bytes()
     distillation = toy()
     distillation.train(1)

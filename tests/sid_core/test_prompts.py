@@ -50,9 +50,11 @@ def test_a_span_is_known_again_wherever_it_is(tmp_path):
 
 
 def test_mentions_finds_a_text_across_the_pieces_that_are_read(tmp_path, monkeypatch):
+    from sid_pack.sid_core import prompts as module
+
     prompts = write_prompts(["a photo of embedding:cat", "b"], tmp_path)
     for size in range(1, 12):
-        monkeypatch.setattr("sid_pack.sid_core.prompts.SCAN_BYTES", size)
+        monkeypatch.setattr(module, "SCAN_BYTES", size)
         assert prompts.mentions("embedding:") and prompts.mentions("a photo")
         assert not prompts.mentions("embedding: ")
 

@@ -1,0 +1,66 @@
+"""One run in a folder at a time, by a lock that the operating system lets go of when its process dies."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
+
+log = logging.getLogger(__name__)
+LOCKED_BYTE = 1 << 30  # far behind what is written: on Windows a locked byte can't be read by others
+TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+
+
+class RunInUseError(RuntimeError):
+    """Another run is training in that folder."""
+
+
+class RunLock:
+    """`with RunLock(file):` holds the file for this run alone. Raises RunInUseError where another one has it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "RunLock":
+        file = self.path.open("ab+")
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in TAKEN:
+                owner = _owner(file)
+                file.close()
+                raise RunInUseError(
+                    f"another run is at work in {self.path.parent}{owner}. Wait for it or cancel it, or give this run "
+                    "another name."
+                ) from error
+            # Some network drives know no locks. Refusing to train there would help nobody.
+            log.warning("SiD: %s can't be locked (%s): take care that no second run uses it", self.path.parent, error)
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Closing unlocks. The file stays: deleting it would let a third run lock another file of that name.
+        self._file.close()
+
+
+def _lock(file: BinaryIO) -> None:
+    if os.name == "nt":
+        file.seek(LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _owner(file: BinaryIO) -> str:
+    file.seek(0)
+    process = file.read(20).decode(errors="replace")
+    return f" (process {process})" if process.isdigit() else ""

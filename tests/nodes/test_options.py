@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+from graphs import distilled, node
+
+ALL = {
+    "warm_up_iterations": 3,
+    "fake_updates": 2,
+    "gradient_norm": 0.5,
+    "weighting": "snr",
+    "caption_dropout": 0.25,
+    "score_time_low": 50,
+    "score_time_high": 700,
+    "adam_epsilon": 1e-6,
+}
+
+
+def settings_of(result) -> dict:
+    assert result.success, result.error
+    return json.loads((Path(result.value("distilled", 1)) / "run.json").read_text())["settings"]
+
+
+def test_options_reach_the_run(run_graph):
+    graph = distilled(run_name="options", options=["options", 0])
+    settings = settings_of(run_graph(graph | {"options": node("SiDTrainingOptions", **ALL)}))
+    expected = {name: value for name, value in ALL.items() if not name.startswith("score_time")}
+    assert settings | expected | {"score_times": [50, 700]} == settings
+
+
+def test_the_options_defaults_are_those_without_the_node(run_graph):
+    without = settings_of(run_graph(distilled(run_name="without")))
+    defaults = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
+    defaults |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
+    graph = distilled(run_name="defaults", options=["options", 0]) | {"options": node("SiDTrainingOptions", **defaults)}
+    assert settings_of(run_graph(graph)) == without
+
+
+def test_a_preset_decides_what_it_names_and_nothing_else(run_graph):
+    result = run_graph(distilled(run_name="preset", preset="SDXL, LoRA", iterations=1, steps=1, student_rank=4))
+    settings = settings_of(result)
+    assert settings["batch"] == 16
+    assert settings["student_learning_rate"] == 5e-5
+    assert settings["fake_learning_rate"] == 1e-4
+    assert settings["ema_half_life_images"] == 1000
+    assert settings["steps"] == 1
+    assert result.value("distilled").get_attachment("sid_student_lora") is not None
+
+
+def test_score_times_the_wrong_way_round_are_refused(run_graph):
+    options = node("SiDTrainingOptions", **(ALL | {"score_time_low": 800}))
+    result = run_graph(distilled(run_name="wrong", options=["options", 0]) | {"options": options})
+    assert "800…700" in result.error

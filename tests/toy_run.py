@@ -1,0 +1,39 @@
+"""`python toy_run.py FOLDER ITERATIONS SAVE_EVERY`: a toy's run in a folder, in a process of its own to be killed."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import conftest  # noqa: F401  makes the pack importable as sid_pack
+from oracles import ToyDistillation, small
+
+from sid_pack.sid_core.distill import Settings
+from sid_pack.sid_core.guidance import Guidance
+from sid_pack.sid_core.process import VP
+from sid_pack.sid_core.run_folder import Resumed, RunFolder
+
+SETTINGS = small(Settings(Guidance.lsg(2.0), steps=3, ema_half_life_images=100))
+IDENTITY = {"base": "toy-4-abc", "prompts": "3"}
+
+
+def toy(settings: Settings = SETTINGS) -> ToyDistillation:
+    return ToyDistillation(VP.stable_diffusion(), settings)
+
+
+def train(folder: RunFolder, distillation: ToyDistillation, iterations: int, save_every: int) -> Resumed | None:
+    """Resume and train to `iterations`, saving on the way alone."""
+    run = distillation.run
+    resumed = folder.resume(run, IDENTITY)
+    folder.describe(run, {"settings": run.settings.as_dict()}, resumed.changes if resumed else {})
+    results = distillation.iterations()
+    while run.iteration < iterations:
+        folder.metrics.append(asdict(next(results)))
+        if run.iteration % save_every == 0:
+            folder.save(run, IDENTITY)
+    return resumed
+
+
+if __name__ == "__main__":
+    with RunFolder(Path(sys.argv[1])) as opened:
+        train(opened, toy(), int(sys.argv[2]), int(sys.argv[3]))
