@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from launch import ROOT, in_environment
@@ -135,26 +136,30 @@ def plain(subject: Subject, guidance, batch: int) -> Contender:
     return Contender(trainer.iterate, profile)
 
 
-def full(subject: Subject, guidance, batch: int) -> Contender:
-    """What SiDDistill does with whole weights."""
+def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) -> Contender:
+    """What SiDDistill does in its modes."""
     from sid_pack.nodes import adapt
     from sid_pack.nodes.guiders import SiDGuider
-    from sid_pack.nodes.progress import Progress
-    from sid_pack.nodes.training import encode, teacher_predictor
-    from sid_pack.sid_core.distill import Predictors, Run, Settings
+    from sid_pack.nodes.memory import Savings
+    from sid_pack.nodes.roles import LoRAOptions, full_roles, lora_roles
+    from sid_pack.sid_core.data import PromptSet
+    from sid_pack.sid_core.distill import Run, Settings
 
     model, process = subject.model, adapt.process_of(subject.model)
     guider = SiDGuider(model, guidance, None, 0.0)
-    with torch.inference_mode():  # as nodes are run
-        empty = subject.clip.encode_from_tokens_scheduled(subject.clip.tokenize(""))
-    guider.set_conds(empty, empty)
+    latent = torch.zeros(1, *subject.latent_shape)
+
+    def conditioning(text: str) -> list:
+        with torch.inference_mode():  # as nodes are run
+            return subject.clip.encode_from_tokens_scheduled(subject.clip.tokenize(text))
+
+    guider.set_conds(conditioning(""), conditioning(""))
     began = time.perf_counter()
-    progress = Progress(1, batch, None)
-    prompts = encode(subject.clip, subject.texts, guider, torch.zeros(1, *subject.latent_shape), progress)
+    conds = [adapt.conditioning_tensors(model, conditioning(text), latent) for text in (*subject.texts, "")]
+    prompts = PromptSet.of(subject.texts, conds[:-1], conds[-1])
     once = time.perf_counter() - began
-    student, fake = (adapt.own_copy(model, torch.float32) for _ in range(2))
-    for network in (student, fake):
-        network.diffusion_model.requires_grad_(True)
+    savings = Savings(batch, recompute, can_offload=False)
+    roles = lora_roles(guider, process, LoRAOptions(), savings) if lora else full_roles(guider, process, savings)
     settings = Settings(
         guidance,
         steps=1,
@@ -164,17 +169,16 @@ def full(subject: Subject, guidance, batch: int) -> Contender:
         ema_half_life_images=EMA_HALF_LIFE,
         seed=SEED,
     )
-    run = Run(student.diffusion_model, fake.diffusion_model, settings)
-    predictors = Predictors(
-        teacher_predictor(guider, process), adapt.predictor(fake, process), adapt.predictor(student, process)
-    )
-    return of_run(run, predictors, prompts, process, subject, once)
+    in_float16 = adapt.compute_dtype(model) == torch.float16
+    run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16)
+    return of_run(run, roles, prompts, process, subject, once)
 
 
-def of_run(run, predictors, prompts, process, subject: Subject, once: float) -> Contender:
+def of_run(run, roles, prompts, process, subject: Subject, once: float) -> Contender:
     """Iterations of `distill`, for any mode."""
     from sid_pack.sid_core.distill import Predictors, distill
 
+    predictors = roles.predict
     timing: list[Parts] = []
 
     def timed(name: str, function: Callable) -> Callable:
@@ -196,10 +200,18 @@ def of_run(run, predictors, prompts, process, subject: Subject, once: float) -> 
         parts.watch(run.student_optimizer, BACKWARD)
         run.ema.update = parts.timed("average", run.ema.update)
 
-    return Contender(lambda: next(iterations), profile, once)
+    def iterate() -> None:
+        with roles.ready():
+            next(iterations)
+
+    return Contender(iterate, profile, once)
 
 
-OURS = {"full": full}
+OURS = {
+    "full": partial(ours, lora=False, recompute=False),
+    "lora": partial(ours, lora=True, recompute=False),
+    "lora recomputing": partial(ours, lora=True, recompute=True),
+}
 PROMISED = "lora, Zero-CFG"
 WAYS = {PLAIN: plain} | OURS
 NAMES = [f"{way}, {strategy}" for way in WAYS for strategy in STRATEGIES]

@@ -6,6 +6,17 @@ EMOJI, SHOWN = 64, 256  # pixels
 PICTURES = 8
 PROMPT = "red apple"
 TRAINING_PROMPTS = "emoji_names.txt"
+PHOTOGRAPH = "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph"
+FIRST_LOOK = (
+    PHOTOGRAPH,
+    "portrait of an old fisherman with a grey beard, soft window light",
+    "a red fox asleep in the snow, close-up",
+    "a bowl of ramen on a wooden table, steam, top view",
+    "a steam train crossing a stone viaduct, morning fog",
+    "watercolour of a village square with a fountain",
+    "an astronaut riding a horse across a salt flat",
+    "a cosy reading room full of books, oil lamp, rain outside",
+)
 
 
 def demo_sample_student() -> Sheet:
@@ -144,16 +155,24 @@ def demo_distil() -> Sheet:
     return sheet
 
 
+SDXL = "sdxl", "SDXL", "sd_xl_base_1.0.safetensors", "stabilityai/stable-diffusion-xl-base-1.0", 1024
+SD15 = "sd15", "SD 1.5", "v1-5-pruned-emaonly-fp16.safetensors", "Comfy-Org/stable-diffusion-v1-5-archive", 512
+
+
 def sdxl_sample_student() -> Sheet:
-    return _checkpoint_student(
-        "sdxl", "SDXL", "sd_xl_base_1.0.safetensors", "stabilityai/stable-diffusion-xl-base-1.0", 1024
-    )
+    return _checkpoint_student(*SDXL)
 
 
 def sd15_sample_student() -> Sheet:
-    return _checkpoint_student(
-        "sd15", "SD 1.5", "v1-5-pruned-emaonly-fp16.safetensors", "Comfy-Org/stable-diffusion-v1-5-archive", 512
-    )
+    return _checkpoint_student(*SD15)
+
+
+def sdxl_distil_lora() -> Sheet:
+    return _checkpoint_distil(*SDXL, preset="SDXL, LoRA")
+
+
+def sd15_distil_lora() -> Sheet:
+    return _checkpoint_distil(*SD15, preset="SD1.5, LoRA")
 
 
 SHEETS = [
@@ -165,6 +184,8 @@ SHEETS = [
     demo_distil,
     sdxl_sample_student,
     sd15_sample_student,
+    sdxl_distil_lora,
+    sd15_distil_lora,
 ]
 
 
@@ -192,9 +213,8 @@ def _checkpoint_student(name: str, family: str, checkpoint: str, repository: str
         "A student that you have distilled, on the model that it was distilled from.\n\n"
         f"1. Put [{checkpoint}](https://huggingface.co/{repository}/resolve/main/{checkpoint}) into "
         "`models/checkpoints`.\n"
-        f"2. Get a student: this pack comes with none for {family}. Distil one as *demo_distil* does, with this "
-        f"checkpoint as the teacher and `diffusion_models/{student}` as the *filename_prefix* of *SiD Save Student*. "
-        "It is then in `output/diffusion_models`; one from elsewhere goes into `models/diffusion_models`.\n"
+        f"2. Get a student: this pack comes with none for {family}. *{name}_distil_lora* makes one, in `output/loras`; "
+        "one from elsewhere goes into `models/loras` or, if it is a whole model, `models/diffusion_models`.\n"
         "3. Press **R** to refresh the lists, choose both files, press **Run**.\n\n"
         "The student brings its steps along. A file that was distilled from another model is refused, with the reason.",
         note_height=260,
@@ -203,12 +223,57 @@ def _checkpoint_student(name: str, family: str, checkpoint: str, repository: str
     base = sheet.add("CheckpointLoaderSimple", "The model it was distilled from", ckpt_name=checkpoint)
     sheet.column("Student and prompt", width=340)
     loaded = sheet.add("SiDLoadStudent", model=base["MODEL"], student=f"{student}_00001_.safetensors")
-    prompt = _prompt(sheet, base["CLIP"], "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph")
+    prompt = _prompt(sheet, base["CLIP"], PHOTOGRAPH)
     sheet.column("Sample")
     latent = sheet.add("SiDGenerate", model=loaded["model"], positive=prompt, width=size, height=size)
     image = sheet.add("VAEDecode", samples=latent["latent"], vae=base["VAE"])["IMAGE"]
     sheet.column("Picture", width=420)
     sheet.add("SaveImage", images=image, filename_prefix=f"sid/{name}", room=420)
+    return sheet
+
+
+def _checkpoint_distil(name: str, family: str, checkpoint: str, repository: str, size: int, preset: str) -> Sheet:
+    sheet = Sheet(
+        f"{name}_distil_lora",
+        f"## Distil {family} into a LoRA\n\n"
+        "Makes a LoRA with which your model needs 4 steps at CFG 1, from prompts alone.\n\n"
+        f"1. Put [{checkpoint}](https://huggingface.co/{repository}/resolve/main/{checkpoint}), or a fine-tune of it, "
+        "into `models/checkpoints` and choose it.\n"
+        "2. Give *SiD Prompts* a file with some thousand prompts like those you will write; these few are for a first "
+        "look.\n"
+        "3. Press **Run**. *SiD Distill* says how much memory it expects to need, and draws what the student draws "
+        "every 100 iterations. **Cancel** when you like it: what was learnt is kept, and the next run goes on.\n\n"
+        "The learning rates of the preset are a beginning; see the help page of *SiD Distill* for what to change when.",
+        note_height=290,
+    )
+    sheet.column("Model and prompt", width=340)
+    base = sheet.add("CheckpointLoaderSimple", "The teacher", ckpt_name=checkpoint)
+    prompt = _prompt(sheet, base["CLIP"], PHOTOGRAPH)
+    empty = _prompt(sheet, base["CLIP"], "", title="∅-prompt (empty)")
+    sheet.column("What to learn")
+    guider = sheet.add("SiDLSGGuider", model=base["MODEL"], positive=prompt, negative=empty, guidance_scale=1.5)
+    prompts = sheet.add("SiDPrompts", text="\n".join(FIRST_LOOK))
+    latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=size, height=size)
+    sheet.column("Distil", width=380)
+    student = sheet.add(
+        "SiDDistill",
+        guider=guider["guider"],
+        clip=base["CLIP"],
+        prompts=prompts["prompts"],
+        latent=latent["LATENT"],
+        vae=base["VAE"],
+        iterations=5000,
+        run_name=f"{name}_lora",
+        preset=preset,
+        control="fixed",
+        room=320,
+    )["student"]
+    sheet.column("Use the student")
+    sheet.add("SiDSaveStudent", model=student, filename_prefix=f"{name}_student")
+    sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=size, height=size)
+    image = sheet.add("VAEDecode", samples=sampled["latent"], vae=base["VAE"])["IMAGE"]
+    sheet.column("Picture", width=420)
+    sheet.add("SaveImage", images=image, filename_prefix=f"sid/{name}_distilled", room=420)
     return sheet
 
 
