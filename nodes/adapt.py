@@ -1,6 +1,7 @@
 """The seam between ComfyUI and the method: a MODEL as process and predictor, CONDITIONING as tensors, weights."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -175,6 +176,26 @@ def conditioning_tensors(model: ModelPatcher, conditioning: list, latent: Tensor
         **(size | given), cross_attn=context, noise=latent[:1], device=model.load_device, prompt_type="positive"
     )
     return {name: cond.cond.clone() for name, cond in conds.items() if isinstance(cond.cond, Tensor)}
+
+
+def latent_shapes(model: ModelPatcher, sizes: str) -> list[tuple[int, ...]]:
+    """(C, H, W) of the MODEL's latents for sizes in pixels such as '832x1216, 1216x832', width first.
+
+    Raises ValueError for another form, and where a side is not a multiple of a latent's pixels.
+    """
+    latent_format = model.get_model_object("latent_format")
+    pixels = getattr(latent_format, "spacial_downscale_ratio", 8)
+    shapes = []
+    for size in filter(None, (part.strip() for part in sizes.split(","))):
+        match = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", size)
+        width, height = map(int, match.groups()) if match else (0, 0)
+        if not width or not height or width % pixels or height % pixels:
+            raise ValueError(
+                f"more_sizes has {size!r}; expected width x height in pixels, such as 832x1216, with commas between, "
+                f"both multiples of {pixels}."
+            )
+        shapes.append((latent_format.latent_channels, height // pixels, width // pixels))
+    return shapes
 
 
 def model_latent(model: ModelPatcher, latent: Tensor) -> Tensor:

@@ -6,12 +6,13 @@ import re
 from dataclasses import asdict, astuple
 from pathlib import Path
 
+import comfy.model_management
 import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..sid_core.adapters import DEFAULT_TARGETS, TARGETS
-from ..sid_core.distill import Run, Settings
+from ..sid_core.distill import Bucket, Run, Settings
 from ..sid_core.run_folder import RunFolder
 from ..sid_core.student import StudentInfo
 from . import adapt
@@ -213,6 +214,13 @@ class SiDDistill(io.ComfyNode):
                     tooltip="Other than 'as set here', it decides mode, batch_size, both learning rates and "
                     "ema_half_life, and says so; what is set for these is not used.",
                 ),
+                io.String.Input(
+                    "more_sizes",
+                    default="",
+                    optional=True,
+                    tooltip="Further sizes to learn, in pixels, such as 832x1216, 1216x832. An iteration's pictures "
+                    "are of one of them or of latent's. Empty: none.",
+                ),
                 Options.Input("options", optional=True, tooltip="From SiDTrainingOptions: what few need to change."),
             ],
             outputs=[
@@ -253,6 +261,7 @@ class SiDDistill(io.ComfyNode):
         gradient_checkpointing=False,
         preset=CUSTOM,
         options=None,
+        more_sizes="",
     ):
         if not isinstance(guider, SiDGuider):
             raise ValueError(
@@ -285,6 +294,9 @@ class SiDDistill(io.ComfyNode):
             "prompts": prompts.digest[:16],
             "latent": "x".join(map(str, shape)),
         }
+        sizes = adapt.latent_shapes(model, more_sizes)
+        if sizes:
+            identity["more_sizes"] = ", ".join("x".join(map(str, size)) for size in sizes)
         lora = LoRAOptions(student_rank, fake_rank, lora_targets) if mode == LORA else None
         if lora:
             identity |= {"mode": mode} | asdict(lora)
@@ -300,7 +312,11 @@ class SiDDistill(io.ComfyNode):
         )
         with RunFolder(run_folder(run_name), keep_last) as folder, adapt.training():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
-            prompt_set = encoded(clip, prompts, guider, torch.zeros(1, *shape), cls.hidden.unique_id)
+            prompt_set, *others = (
+                encoded(clip, prompts, guider, torch.zeros(1, *size), cls.hidden.unique_id) for size in (shape, *sizes)
+            )
+            if model.load_device.type != "cpu":
+                comfy.model_management.unload_all_models()  # the text encoder has done its part
             roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
             in_float16 = adapt.compute_dtype(model) == torch.float16
             run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16)
@@ -310,6 +326,7 @@ class SiDDistill(io.ComfyNode):
                 prompts=prompt_set,
                 process=process,
                 latent_shape=shape,
+                more_sizes=tuple(Bucket(*bucket) for bucket in zip(sizes, others, strict=True)),
                 device=model.load_device,
                 folder=folder,
                 identity=identity,

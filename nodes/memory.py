@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import comfy.model_management
 import torch
 
+from ..sid_core.distill import Bucket
 from ..sid_core.guidance import Guidance
 from ..sid_core.memory import Activations, measure_activations
 
@@ -69,10 +70,12 @@ def plan(training: "Training", asked: int) -> str:
 
 
 def activations_of(training: "Training") -> Activations:
-    """Of one picture in one of the student's forwards."""
+    """Of one picture of the largest size in one of the student's forwards."""
     device, process = training.device, training.process
-    cond = {name: values.to(device) for name, values in training.prompts.batch(torch.tensor([0])).items()}
-    x_t = torch.randn(1, *training.latent_shape, device=device)
+    buckets = [Bucket(training.latent_shape, training.prompts), *training.more_sizes]
+    largest = max(buckets, key=lambda bucket: torch.Size(bucket.latent_shape).numel())
+    cond = {name: values.to(device) for name, values in largest.prompts.batch(torch.tensor([0])).items()}
+    x_t = torch.randn(1, *largest.latent_shape, device=device)
     t = process.snap(torch.tensor([process.default_t_init], device=device))
     kept, training.savings.recompute = training.savings.recompute, False
     try:

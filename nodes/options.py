@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ..sid_core.distill import WEIGHTINGS, Settings
+from ..sid_core.distill import OPTIMIZERS, WEIGHTINGS, Settings
 
 Options = io.Custom("SID_TRAINING_OPTIONS")
 CUSTOM = "as set here"
@@ -92,6 +92,13 @@ class SiDTrainingOptions(io.ComfyNode):
                     min=0,
                     max=999,
                     tooltip="The greatest such time, 0 to 999. Lower it, as to 700, where the student loses details.",
+                ),
+                io.Combo.Input(
+                    "optimizer",
+                    options=list(OPTIMIZERS),
+                    default=OPTIMIZERS[0],
+                    optional=True,
+                    tooltip="With 8 bits its averages take a quarter of the memory; bitsandbytes has to be installed.",
                 ),
                 io.Float.Input(
                     "adam_epsilon",

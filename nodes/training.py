@@ -17,7 +17,7 @@ from torch import Tensor
 from ..sid_core.atomic import replacing
 from ..sid_core.checkpoint import Changes
 from ..sid_core.data import EncodedPrompts
-from ..sid_core.distill import NotFiniteError, Run, StepResult, distill, generator_for
+from ..sid_core.distill import Bucket, NotFiniteError, Run, StepResult, distill, generator_for
 from ..sid_core.health import Health
 from ..sid_core.process import VP, Flow
 from ..sid_core.run_folder import RunFolder
@@ -57,6 +57,7 @@ class Training:
     progress: Progress
     schedule: Schedule
     savings: Savings
+    more_sizes: tuple[Bucket, ...] = ()
     health: Health = field(init=False)
     saved: int = 0
 
@@ -112,6 +113,7 @@ class Training:
                 self.latent_shape,
                 self.device,
                 micro_batch=self.savings.micro_batch,
+                more_sizes=self.more_sizes,
             )
             result = None
             try:

@@ -19,7 +19,9 @@ READABLE = ("sid-run-1", FORMAT)  # 1: of version 0.1.0, without checksum, plain
 # What may change within a run. Everything else would leave a student that no settings describe.
 APPLIED = ("student_learning_rate", "fake_learning_rate")
 
-Changes = dict[str, tuple[Any, Any]]  # name → (then, now)
+Changes = dict[
+    str, tuple[Any, Any]
+]  # name → (then, now)INNER = "/"  # between the names of an optimizer's value that is a dict, as the 8-bit one's
 
 
 class NotACheckpointError(ValueError):
@@ -128,7 +130,9 @@ def _parts(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
     parts |= {f"ema.{i}": value for i, value in enumerate(run.ema.average)}
     for role, optimizer in _optimizers(run).items():
         for i, state in optimizer.state_dict()["state"].items():
-            parts |= {f"{role}.{i}.{key}": value for key, value in state.items()}
+            for key, value in state.items():
+                inner = value if isinstance(value, dict) else {"": value}
+                parts |= {f"{role}.{i}.{key}{INNER * bool(name)}{name}": each for name, each in inner.items()}
     for name, part in run.further.items():
         parts |= {f"further.{name}.{key}": value for key, value in part.state_dict().items()}
     tensors = {key: value for key, value in parts.items() if isinstance(value, Tensor)}
@@ -151,8 +155,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, parts: dict[str, Any]) -> 
     state: dict[int, dict[str, Any]] = {}
     for key, value in parts.items():
         index, name = key.split(".", 1)
+        name, _, inner = name.partition(INNER)
+        values = state.setdefault(int(index), {})
         # A copy, as a loaded tensor is the file itself mapped into memory, and the optimizer would keep it.
-        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
+        value = value.clone() if isinstance(value, Tensor) else value
+        if inner:
+            values.setdefault(name, {})[inner] = value
+        else:
+            values[name] = value
     # Everything but the state, such as the learning rate, is as the run's settings are now.
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 

@@ -7,7 +7,7 @@ score f_ψ that follows the student's outputs, and the student G_θ.
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -25,6 +25,8 @@ from .sampling import few_step, step_times
 # The library's own 65,536 is for losses that are means; these are sums over the elements of a latent. It grows sooner,
 # for the student's gradients are a difference of two scores, and small.
 LOSS_SCALE = {"init_scale": 256.0, "growth_interval": 100}
+ADAM, ADAM_8_BIT = "Adam", "Adam, 8 bits"
+OPTIMIZERS = (ADAM, ADAM_8_BIT)
 PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR = "as published", "1/error", "snr", "sqrt(snr)"
 WEIGHTINGS = (PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR)
 Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
@@ -56,6 +58,7 @@ class Settings:
     caption_dropout: float = 0.1
     ema_half_life_images: float = 50_000
     gradient_norm: float = 0.0
+    optimizer: str = ADAM
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     seed: int = 0
@@ -69,6 +72,8 @@ class Settings:
             raise ValueError(f"fake_updates is {self.fake_updates}; expected 1 or more")
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"weighting is {self.weighting!r}; expected one of {', '.join(WEIGHTINGS)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
         low, high = self.score_times
         if not 0 <= low <= high <= 999:
             raise ValueError(f"score_times is {low}…{high}; expected a range within 0…999")
@@ -137,11 +142,18 @@ class Run:
     ema: EMA = field(init=False)
 
     def __post_init__(self) -> None:
-        adam = {"betas": (0.0, self.settings.adam_beta2), "eps": self.settings.adam_epsilon}
-        self.student_optimizer = torch.optim.Adam(
-            self.student.parameters(), lr=self.settings.student_learning_rate, **adam
+        self.student_optimizer, self.fake_optimizer = (
+            _optimizer(self.settings)(
+                network.parameters(),
+                lr=rate,
+                betas=(0.0, self.settings.adam_beta2),
+                eps=self.settings.adam_epsilon,
+            )
+            for network, rate in (
+                (self.student, self.settings.student_learning_rate),
+                (self.fake, self.settings.fake_learning_rate),
+            )
         )
-        self.fake_optimizer = torch.optim.Adam(self.fake.parameters(), lr=self.settings.fake_learning_rate, **adam)
         device = next(self.student.parameters()).device.type
         self.student_scaler, self.fake_scaler = (
             torch.amp.GradScaler(device, **LOSS_SCALE, enabled=self.loss_scaling) for _ in range(2)
@@ -171,6 +183,28 @@ class Run:
             kept = parameter.detach().clone()
             parameter.data.copy_(average)
             average.copy_(kept)
+
+
+def _optimizer(settings: Settings) -> Callable[..., torch.optim.Optimizer]:
+    """Raises ImportError where the 8-bit one's library is not installed."""
+    if settings.optimizer == ADAM:
+        return torch.optim.Adam
+    try:
+        from bitsandbytes.optim import Adam8bit
+    except ImportError as error:
+        raise ImportError(
+            f"the optimizer {ADAM_8_BIT!r} takes the package bitsandbytes ({error}). Install it with ComfyUI's Python: "
+            f"python -m pip install bitsandbytes. Or choose {ADAM!r}."
+        ) from error
+    return Adam8bit
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One size of picture: (C, …) of its latents in the network's own scale, and the prompts encoded for it."""
+
+    latent_shape: tuple[int, ...]
+    prompts: EncodedPrompts
 
 
 @dataclass(frozen=True)
@@ -213,20 +247,25 @@ def distill(
     *,
     rank: int = 0,
     micro_batch: int | None = None,
+    more_sizes: Sequence[Bucket] = (),
 ) -> Iterator[StepResult]:
     """Train `run` for ever, one iteration a `next()`; the caller decides when to look, to save and to stop.
 
     latent_shape: (C, …) of one latent in the network's own scale. micro_batch: at most so many samples go through a
     network at once, and their gradients are summed; what is learnt is the same, for less memory and, as the student's
-    last step is then computed twice, somewhat more time. Raises NotFiniteError when no sample of a batch is finite. The
-    weights are never left in the middle of an optimizer's step.
+    last step is then computed twice, somewhat more time. more_sizes: an iteration's pictures are all of one size, drawn
+    from these and the first alike, the same on every rank. Raises NotFiniteError when no sample of a batch is finite.
+    The weights are never left in the middle of an optimizer's step.
     """
     settings = run.settings
     times = step_times(settings.steps, process=process, t_init=settings.t_init)
-    elements = torch.Size(latent_shape).numel()
+    buckets = [Bucket(latent_shape, prompts), *more_sizes]
     while True:
         _set_learning_rates(run)
-        step = int(torch.randint(settings.steps, (), generator=generator_for(settings.seed, run.iteration)))
+        of_all_ranks = generator_for(settings.seed, run.iteration)
+        step = int(torch.randint(settings.steps, (), generator=of_all_ranks))
+        bucket = buckets[int(torch.randint(len(buckets), (), generator=of_all_ranks))]
+        elements = torch.Size(bucket.latent_shape).numel()
         split = torch.arange(settings.batch).split(micro_batch or settings.batch)
         # One part's graph serves both updates; those of several would be in memory at once.
         reuse = len(split) == 1
@@ -235,8 +274,10 @@ def distill(
             if done and update > 0:
                 continue
             draw = generator_for(settings.seed, run.iteration, rank, update)
-            draws = _draw(run, step, len(prompts), process, latent_shape, draw)
-            parts = [_part(draws.select(rows), predict, prompts, times[: step + 1], process, device) for rows in split]
+            draws = _draw(run, step, bucket, process, draw)
+            parts = [
+                _part(draws.select(rows), predict, bucket.prompts, times[: step + 1], process, device) for rows in split
+            ]
             parts = [found for part in parts if (found := part.generate(predict, reuse and update == 0))]
             if not parts:
                 raise NotFiniteError(_diverged(run, "the student's pictures are"))
@@ -298,16 +339,14 @@ class _Draws:
         return _Draws(noises=noises, **{name: value[rows] for name, value in values.items()})
 
 
-def _draw(
-    run: Run, step: int, prompts: int, process: Process, latent_shape: tuple[int, ...], draw: torch.Generator
-) -> _Draws:
+def _draw(run: Run, step: int, bucket: Bucket, process: Process, draw: torch.Generator) -> _Draws:
     batch = run.settings.batch
 
     def noise() -> Tensor:
-        return torch.randn(batch, *latent_shape, generator=draw)
+        return torch.randn(batch, *bucket.latent_shape, generator=draw)
 
     return _Draws(
-        torch.randint(prompts, (batch,), generator=draw),
+        torch.randint(len(bucket.prompts), (batch,), generator=draw),
         tuple(noise() for _ in range(step + 1)),
         torch.rand(batch, generator=draw) < run.settings.caption_dropout,
         draw_score_times(process, run.settings, batch, draw),

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from graphs import distilled, node
 
 ALL = {
@@ -9,6 +10,7 @@ ALL = {
     "gradient_norm": 0.5,
     "weighting": "snr",
     "caption_dropout": 0.25,
+    "optimizer": "Adam",
     "score_time_low": 50,
     "score_time_high": 700,
     "adam_epsilon": 1e-6,
@@ -50,3 +52,20 @@ def test_score_times_the_wrong_way_round_are_refused(run_graph):
     options = node("SiDTrainingOptions", **(ALL | {"score_time_low": 800}))
     result = run_graph(distilled(run_name="wrong", options=["options", 0]) | {"options": options})
     assert "800…700" in result.error
+
+
+def test_further_sizes_are_part_of_the_run(run_graph):
+    result = run_graph(distilled(run_name="sizes", more_sizes="64x128, 128 x 64", iterations=6))
+    assert result.success, result.error
+    identity = json.loads((Path(result.value("distilled", 1)) / "run.json").read_text())["identity"]
+    assert identity["latent"] == "16x8x8"
+    assert identity["more_sizes"] == "16x16x8, 16x8x16"  # heights first
+    other = run_graph(distilled(run_name="sizes", iterations=8, existing_run="continue it"))
+    assert "more_sizes: 16x16x8, 16x8x16 then, None now" in other.error
+
+
+@pytest.mark.parametrize("sizes", ["big", "64", "60x64", "0x64", "64x64;64x128"])
+def test_sizes_that_are_none_are_named(run_graph, sizes):
+    result = run_graph(distilled(run_name="no sizes", more_sizes=sizes))
+    assert repr(sizes) in result.error
+    assert "width x height" in result.error

@@ -1,15 +1,17 @@
 """The training iteration: a problem with a known answer, a second implementation, and what it costs."""
 
 import math
+import sys
 from dataclasses import astuple, replace
 
 import pytest
 import torch
-from oracles import ToyDistillation, small, stable_diffusion_alphas
+from oracles import ToyDistillation, small, stable_diffusion_alphas, toy_prompts
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import PromptSet
 from sid_pack.sid_core.distill import (
+    Bucket,
     NotFiniteError,
     Predictors,
     Run,
@@ -507,6 +509,94 @@ def test_spread_and_magnitude_are_of_the_students_pictures():
     assert result.magnitude == pytest.approx(float(pictures.norm() / pictures.numel() ** 0.5), rel=1e-5)
 
 
+# Several sizes.
+
+
+def test_an_iteration_is_of_one_size_and_all_are_drawn_alike():
+    toy = ToyDistillation(SD, small(Settings(ZERO, steps=2), batch=2))
+    shapes: list[tuple] = []
+    words: list[int] = []
+
+    def predict(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        shapes.append(tuple(x_t.shape[1:]))
+        words.append(cond["word"].shape[1])
+        return x_t * next(toy.run.student.parameters()).flatten()[0]
+
+    def fake(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        shapes.append(tuple(x_t.shape[1:]))
+        return x_t * next(toy.run.fake.parameters()).flatten()[0]
+
+    toy.predict = Predictors(lambda x_t, t, cond, uncond: x_t * 0.5, fake, predict)
+    more = [Bucket((2, 3, 5), toy_prompts(4)), Bucket((2, 5, 3), toy_prompts(5))]
+    results = distill(toy.run, toy.predict, toy.prompts, SD, (2, 1, 1), torch.device("cpu"), more_sizes=more)
+    seen = []
+    for _ in range(300):
+        next(results)
+        assert len(set(shapes)) == 1
+        assert len(set(words)) == 1
+        seen.append((shapes[0], words[0]))
+        shapes.clear()
+        words.clear()
+    counts = [seen.count(kind) for kind in (((2, 1, 1), 3), ((2, 3, 5), 4), ((2, 5, 3), 5))]
+    assert sum(counts) == 300
+    assert all(70 < count < 130 for count in counts)
+
+
+# The 8-bit optimizer.
+
+
+class Wide(nn.Module):
+    """Enough weights for the 8-bit averages, which small tensors don't have."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8192, generator=torch.manual_seed(seed)))
+
+
+def wide(optimizer: str, iterations: int, run: Run | None = None) -> Run:
+    settings = Settings(
+        ZERO, batch=4, optimizer=optimizer, student_learning_rate=0.01, fake_learning_rate=0.01, steps=1
+    )
+    run = run or Run(Wide(0), Wide(1), settings)
+
+    def role(network: Wide):
+        return lambda x_t, t, cond: torch.tanh(network.weight).view(1, -1, 1, 1) + 0 * x_t
+
+    predict = Predictors(lambda x_t, t, cond, uncond: 0.3 + 0 * x_t, role(run.fake), role(run.student))
+    results = distill(run, predict, toy_prompts(), SD, (8192, 1, 1), torch.device("cpu"))
+    for _ in range(iterations):
+        next(results)
+    return run
+
+
+def test_8_bits_learn_what_32_do():
+    trained = wide("Adam", 20).fake, wide("Adam, 8 bits", 20).fake
+    start, exact, coarse = (network.weight.detach() for network in (Wide(1), *trained))
+    assert float((exact - start).abs().mean()) > 0.1
+    assert float((coarse - exact).abs().mean()) < 0.1 * float((exact - start).abs().mean())
+    assert not torch.equal(coarse, exact)
+
+
+def test_8_bits_are_a_quarter_of_the_state_and_go_on_exactly(tmp_path):
+    from sid_pack.sid_core.checkpoint import load_run, save_run
+
+    unbroken, broken = wide("Adam, 8 bits", 6), wide("Adam, 8 bits", 3)
+    state = broken.fake_optimizer.state[broken.fake.weight]
+    assert state["state1"].dtype == state["state2"].dtype == torch.uint8
+    save_run(broken, tmp_path / "run.safetensors", {})
+    resumed = Run(Wide(5), Wide(6), broken.settings)
+    load_run(resumed, tmp_path / "run.safetensors", {})
+    wide("Adam, 8 bits", 3, resumed)
+    assert torch.equal(resumed.student.weight, unbroken.student.weight)
+    assert torch.equal(resumed.fake.weight, unbroken.fake.weight)
+
+
+def test_without_its_library_8_bits_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ImportError, match="pip install bitsandbytes"):
+        wide("Adam, 8 bits", 1)
+
+
 # Randomness.
 
 
@@ -647,6 +737,7 @@ def test_the_averaged_weights_are_lent_and_given_back():
         ({"batch": 0}, "batch is 0"),
         ({"fake_updates": 0}, "fake_updates is 0"),
         ({"weighting": "w"}, "weighting is 'w'"),
+        ({"optimizer": "SGD"}, "optimizer is 'SGD'"),
         ({"score_times": (20, 1000)}, "20…1000"),
     ],
 )
