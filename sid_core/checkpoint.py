@@ -19,9 +19,8 @@ READABLE = ("sid-run-1", FORMAT)  # 1: of version 0.1.0, without checksum, plain
 # What may change within a run. Everything else would leave a student that no settings describe.
 APPLIED = ("student_learning_rate", "fake_learning_rate")
 
-Changes = dict[
-    str, tuple[Any, Any]
-]  # name → (then, now)INNER = "/"  # between the names of an optimizer's value that is a dict, as the 8-bit one's
+Changes = dict[str, tuple[Any, Any]]  # name → (then, now)
+INNER = "/"  # between the names of an optimizer's value that is a dict, as the 8-bit one's
 
 
 class NotACheckpointError(ValueError):
