@@ -55,6 +55,7 @@ MODELS = {
 }
 SIDES = {"sd15": 512, "sd15-middle": 128, "demo": 64}  # of a picture, in pixels
 BATCHES = {"sd15": 4, "sd15-middle": 2, "demo": 16}
+RANKS = {"sd15": (64, 32), "sd15-middle": (26, 13), "demo": (64, 32)}  # of the LoRAs; in the middle one by 128/320, too
 BACKWARD = "student's backward, through all three"
 
 
@@ -67,6 +68,7 @@ class Subject:
     encode: Callable[[Sequence[str]], torch.Tensor]
     texts: tuple[str, ...]
     latent_shape: tuple[int, ...]
+    ranks: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,11 @@ def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) ->
     prompts = PromptSet.of(subject.texts, conds[:-1], conds[-1])
     once = time.perf_counter() - began
     savings = Savings(batch, recompute, can_offload=False)
-    roles = lora_roles(guider, process, LoRAOptions(), savings) if lora else full_roles(guider, process, savings)
+    roles = (
+        lora_roles(guider, process, LoRAOptions(*subject.ranks), savings)
+        if lora
+        else full_roles(guider, process, savings)
+    )
     settings = Settings(
         guidance,
         steps=1,
@@ -239,7 +245,7 @@ def load_subject(name: str, side: int, prompts: int) -> Subject:
     encode = encoder_of_batches(name, clip)
     alone = clip.encode_from_tokens_scheduled(clip.tokenize(texts[0]))[0][0]
     torch.testing.assert_close(encode(texts[:2])[:1].cpu().float(), alone.float(), rtol=1e-2, atol=1e-2)
-    return Subject(model, clip, encode, texts, (channels, side // 8, side // 8))
+    return Subject(model, clip, encode, texts, (channels, side // 8, side // 8), RANKS[name])
 
 
 def encoder_of_batches(name: str, clip) -> Callable[[Sequence[str]], torch.Tensor]:

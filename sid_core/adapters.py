@@ -46,11 +46,12 @@ def find_targets(network: nn.Module, targets: str = DEFAULT_TARGETS) -> dict[str
 def _adaptable(module: nn.Module, larger_convolutions: bool) -> bool:
     if isinstance(module, nn.Conv2d):
         return module.groups == 1 and (larger_convolutions or module.kernel_size == (1, 1))
-    return isinstance(module, nn.Linear)
+    # By what they have: quantized layers are of classes of their own.
+    return hasattr(module, "in_features") and hasattr(module, "out_features")
 
 
 class LoRALayer(nn.Module):
-    """scale · up(down(x)) for one linear layer or convolution; zero to begin with, as `up` is."""
+    """Adds scale · up(down(x)) to the output of a linear layer or convolution; zero to begin with, as `up` is."""
 
     def __init__(self, layer: nn.Module, rank: int, alpha: float, generator: torch.Generator):
         super().__init__()
@@ -65,12 +66,15 @@ class LoRALayer(nn.Module):
         nn.init.kaiming_uniform_(down, a=5**0.5, generator=generator)
         self.down, self.up = nn.Parameter(down), nn.Parameter(up)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x as the layer was given it; computed in its dtype, as autocast would."""
-        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
+    def forward(self, x: Tensor, output: Tensor) -> Tensor:
+        """x: what the layer was given; output: what it made of it. Computed in their dtype, as autocast would."""
+        down, up = self.down.to(x.dtype), self.up.to(output.dtype)
         if self.convolution is None:
-            return F.linear(F.linear(x, down), up) * self.scale
-        return F.conv2d(F.conv2d(x, down, **self.convolution), up) * self.scale
+            hidden = F.linear(x, down).to(output.dtype)
+            # Product and sum in one go, for the output is large and the product would be as large.
+            added = torch.addmm(output.flatten(0, -2), hidden.flatten(0, -2), up.t(), alpha=self.scale)
+            return added.view_as(output)
+        return output + F.conv2d(F.conv2d(x, down, **self.convolution).to(output.dtype) * self.scale, up)
 
 
 class LoRASet(nn.Module):
@@ -124,6 +128,6 @@ class Adapters:
     def _hook(self, name: str) -> Callable:
         def add(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
             layer = self.layers[self.active].get(name) if self.active is not None else None
-            return output if layer is None else output + layer(inputs[0])
+            return output if layer is None else layer(inputs[0], output)
 
         return add

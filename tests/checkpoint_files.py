@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 PREFIX = "model.diffusion_model."
@@ -66,6 +66,20 @@ class Checkpoint:
         description.set_inference_dtype(torch.float32, None)
         model = description.get_model({}, "", device=torch.device("meta"))
         return {key: tensor.shape for key, tensor in model.diffusion_model.state_dict().items()}
+
+
+def write_scaled_fp8(source: Path, target: Path) -> None:
+    """The checkpoint as ComfyUI's "scaled fp8" files have it: linear layers in float8, with a scale for each."""
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in load_file(source).items():
+        if key.startswith(PREFIX) and key.endswith(".weight") and tensor.ndim == 2:
+            scale = tensor.float().abs().max() / 448  # float8_e4m3fn's greatest number
+            tensors[key] = (tensor.float() / scale).to(torch.float8_e4m3fn)
+            tensors[key.removesuffix(".weight") + ".scale_weight"] = scale
+        else:
+            tensors[key] = tensor
+    tensors[PREFIX + "scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    save_file(tensors, target)
 
 
 def initial(key: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
