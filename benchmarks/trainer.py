@@ -145,7 +145,8 @@ def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) ->
     from sid_pack.nodes.memory import Savings
     from sid_pack.nodes.roles import LoRAOptions, full_roles, lora_roles
     from sid_pack.sid_core.data import PromptSet
-    from sid_pack.sid_core.distill import Run, Settings
+    from sid_pack.sid_core.run import Run
+    from sid_pack.sid_core.settings import Settings
 
     model, process = subject.model, adapt.process_of(subject.model)
     guider = SiDGuider(model, guidance, None, 0.0)

@@ -12,8 +12,10 @@ import torch
 from comfy_api.latest import io
 
 from ..sid_core.adapters import DEFAULT_TARGETS, TARGETS
-from ..sid_core.distill import Bucket, Run, Settings
+from ..sid_core.distill import Bucket
+from ..sid_core.run import Run
 from ..sid_core.run_folder import RunFolder
+from ..sid_core.settings import Settings
 from ..sid_core.student import StudentInfo
 from . import adapt
 from .encoding import encoded

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ..sid_core.distill import OPTIMIZERS, WEIGHTINGS, Settings
+from ..sid_core.settings import OPTIMIZERS, WEIGHTINGS, Settings
 
 Options = io.Custom("SID_TRAINING_OPTIONS")
 CUSTOM = "as set here"

@@ -17,9 +17,10 @@ from torch import Tensor
 from ..sid_core.atomic import replacing
 from ..sid_core.checkpoint import Changes
 from ..sid_core.data import EncodedPrompts
-from ..sid_core.distill import Bucket, NotFiniteError, Run, StepResult, distill, generator_for
+from ..sid_core.distill import Bucket, StepResult, distill, generator_for
 from ..sid_core.health import Health
 from ..sid_core.process import VP, Flow
+from ..sid_core.run import NotFiniteError, Run
 from ..sid_core.run_folder import RunFolder
 from ..sid_core.sampling import few_step, step_times
 from .curves import draw_metrics

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .atomic import replacing
-from .distill import Run, Settings
+from .run import Run
+from .settings import Settings
 
 FORMAT = "sid-run-2"
 READABLE = ("sid-run-1", FORMAT)  # 1: of version 0.1.0, without checksum, plain values and half iterations

@@ -8,79 +8,20 @@ score f_ψ that follows the student's outputs, and the student G_θ.
 import hashlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .data import Cond, EncodedPrompts, replace_rows, select
-from .ema import EMA
-from .guidance import Guidance, guided
+from .guidance import guided
 from .losses import fake_score_loss, student_loss
-from .process import VP, Process
+from .process import Process
+from .run import Gradients, NotFiniteError, Run, diverged, set_learning_rates
 from .sampling import few_step, step_times
+from .settings import Settings, draw_score_times, time_weight
 
-# The library's own 65,536 is for losses that are means; these are sums over the elements of a latent. It grows sooner,
-# for the student's gradients are a difference of two scores, and small.
-LOSS_SCALE = {"init_scale": 256.0, "growth_interval": 100}
-ADAM, ADAM_8_BIT = "Adam", "Adam, 8 bits"
-OPTIMIZERS = (ADAM, ADAM_8_BIT)
-PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR = "as published", "1/error", "snr", "sqrt(snr)"
-WEIGHTINGS = (PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR)
 Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides what a run learns.
-
-    steps, t_init: how the student samples. alpha, weighting: of the student's loss (`time_weight`). score_times: the
-    VP training times, both ends included, at which scores are compared. Learning rates of both optimizers (see
-    `learning_rate_factor`), Adam's β2 with β1 = 0 and its ε. fake_updates: of the fake score for each of the student's
-    (SiD: 1; DMD2, arXiv 2405.14867: 5 to 10). ema_half_life_images: 0 is off. caption_dropout: share of ∅-prompts while
-    the fake score is trained with κ1 ≠ 0. gradient_norm: to clip to; 0 is off.
-    """
-
-    guidance: Guidance
-    steps: int = 4
-    t_init: float | None = None
-    batch: int = 32
-    student_learning_rate: float = 1e-5
-    fake_learning_rate: float = 1e-5
-    learning_rate_decay_iterations: int = 0
-    warm_up_iterations: int = 0
-    fake_updates: int = 1
-    alpha: float = 1.0
-    weighting: str = PUBLISHED
-    score_times: tuple[int, int] = (20, 979)
-    caption_dropout: float = 0.1
-    ema_half_life_images: float = 50_000
-    gradient_norm: float = 0.0
-    optimizer: str = ADAM
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; expected 1 or more")
-        if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}; expected 1 or more")
-        if self.fake_updates < 1:
-            raise ValueError(f"fake_updates is {self.fake_updates}; expected 1 or more")
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting is {self.weighting!r}; expected one of {', '.join(WEIGHTINGS)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
-        low, high = self.score_times
-        if not 0 <= low <= high <= 999:
-            raise ValueError(f"score_times is {low}…{high}; expected a range within 0…999")
-
-    def as_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -100,103 +41,6 @@ class StepResult:
     skipped: int
     spread: float
     magnitude: float
-
-
-class Stateful(Protocol):
-    """Anything with a flat state dict of tensors and plain values, such as a gradient scaler."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
-
-
-class NotFiniteError(RuntimeError):
-    """Every sample of a batch was NaN or infinite: the run has diverged."""
-
-
-@dataclass
-class Run:
-    """The state of a distillation: networks, their optimizers, the student's average, and how far it is.
-
-    student, fake: their trained parameters are float32. loss_scaling: for networks that compute in float16, whose
-    gradients would else vanish; a step whose scaled gradients overflow is left out, and the scale lowered.
-    fake_updated, fake_loss: how many of its updates the fake score has had in the iteration under way, and the last
-    loss, so that a run saved in between does not give it these twice. torn: weights are being changed; a run that was
-    stopped there is not to be saved. further: what else belongs to the state, by name.
-    """
-
-    student: nn.Module
-    fake: nn.Module
-    settings: Settings
-    loss_scaling: bool = False
-    iteration: int = 0
-    images: int = 0
-    fake_updated: int = 0
-    fake_loss: float = 0.0
-    torn: bool = False
-    further: dict[str, Stateful] = field(default_factory=dict)
-    student_optimizer: torch.optim.Optimizer = field(init=False)
-    fake_optimizer: torch.optim.Optimizer = field(init=False)
-    student_scaler: torch.amp.GradScaler = field(init=False)
-    fake_scaler: torch.amp.GradScaler = field(init=False)
-    ema: EMA = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.student_optimizer, self.fake_optimizer = (
-            _optimizer(self.settings)(
-                network.parameters(),
-                lr=rate,
-                betas=(0.0, self.settings.adam_beta2),
-                eps=self.settings.adam_epsilon,
-            )
-            for network, rate in (
-                (self.student, self.settings.student_learning_rate),
-                (self.fake, self.settings.fake_learning_rate),
-            )
-        )
-        device = next(self.student.parameters()).device.type
-        self.student_scaler, self.fake_scaler = (
-            torch.amp.GradScaler(device, **LOSS_SCALE, enabled=self.loss_scaling) for _ in range(2)
-        )
-        if self.loss_scaling:
-            self.further |= {"student_scaler": self.student_scaler, "fake_scaler": self.fake_scaler}
-        self.ema = EMA(self.student.parameters(), self.settings.ema_half_life_images)
-
-    def averaged(self) -> dict[str, Tensor]:
-        """The state dict of the averaged student, which is the one to keep."""
-        names = [name for name, _ in self.student.named_parameters()]
-        return self.student.state_dict() | {
-            name: average.clone() for name, average in zip(names, self.ema.average, strict=True)
-        }
-
-    @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Within it, the student has its averaged weights."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        for parameter, average in zip(self.student.parameters(), self.ema.average, strict=True):
-            kept = parameter.detach().clone()
-            parameter.data.copy_(average)
-            average.copy_(kept)
-
-
-def _optimizer(settings: Settings) -> Callable[..., torch.optim.Optimizer]:
-    """Raises ImportError where the 8-bit one's library is not installed."""
-    if settings.optimizer == ADAM:
-        return torch.optim.Adam
-    try:
-        from bitsandbytes.optim import Adam8bit
-    except ImportError as error:
-        raise ImportError(
-            f"the optimizer {ADAM_8_BIT!r} takes the package bitsandbytes ({error}). Install it with ComfyUI's Python: "
-            f"python -m pip install bitsandbytes. Or choose {ADAM!r}."
-        ) from error
-    return Adam8bit
 
 
 @dataclass(frozen=True)
@@ -229,14 +73,6 @@ def generator_for(seed: int, iteration: int, rank: int | None = None, update: in
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
 
 
-def draw_score_times(process: Process, settings: Settings, batch: int, generator: torch.Generator) -> Tensor:
-    """(B,) times to compare scores at: VP uniform over score_times; flow sigmoid(N(ln 2, 1.6)) (SiD-DiT)."""
-    if isinstance(process, VP):
-        low, high = settings.score_times
-        return torch.randint(low, high + 1, (batch,), generator=generator)
-    return torch.sigmoid(torch.randn(batch, generator=generator) * 1.6 + torch.tensor(2.0).log())
-
-
 def distill(
     run: Run,
     predict: Predictors,
@@ -261,7 +97,7 @@ def distill(
     times = step_times(settings.steps, process=process, t_init=settings.t_init)
     buckets = [Bucket(latent_shape, prompts), *more_sizes]
     while True:
-        _set_learning_rates(run)
+        set_learning_rates(run)
         of_all_ranks = generator_for(settings.seed, run.iteration)
         step = int(torch.randint(settings.steps, (), generator=of_all_ranks))
         bucket = buckets[int(torch.randint(len(buckets), (), generator=of_all_ranks))]
@@ -280,17 +116,17 @@ def distill(
             ]
             parts = [found for part in parts if (found := part.generate(predict, reuse and update == 0))]
             if not parts:
-                raise NotFiniteError(_diverged(run, "the student's pictures are"))
+                raise NotFiniteError(diverged(run, "the student's pictures are"))
             if done:
                 continue
-            gradients = _Gradients(run, run.fake, run.fake_optimizer, run.fake_scaler, "the fake score's loss is")
+            gradients = Gradients(run, run.fake, run.fake_optimizer, run.fake_scaler, "the fake score's loss is")
             for part in parts:
                 gradients.add(_fake_loss(part, predict, process, settings), len(part))
             run.fake_loss = gradients.apply() / elements
             run.fake_updated, run.torn = run.fake_updated + 1, False
 
         pictures = torch.cat([part.x_g.detach() for part in parts])
-        gradients = _Gradients(run, run.student, run.student_optimizer, run.student_scaler, "the student's loss is")
+        gradients = Gradients(run, run.student, run.student_optimizer, run.student_scaler, "the student's loss is")
         run.fake.requires_grad_(False)
         try:
             for part in parts:
@@ -420,65 +256,6 @@ def _student_loss(part: _Part, predict: Predictors, process: Process, settings: 
     return loss, int(usable.sum())
 
 
-class _Gradients:
-    """One optimizer step on a network, its gradients gathered over micro-batches.
-
-    A loss is checked before it is used, so a diverged run keeps its last good weights.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        what: str,
-    ):
-        self.run, self.network, self.optimizer, self.scaler, self.what = run, network, optimizer, scaler, what
-        self.loss, self.samples = 0.0, 0
-        optimizer.zero_grad(set_to_none=True)
-
-    def add(self, loss: Tensor, samples: int) -> None:
-        """Take in the mean loss over so many samples."""
-        if samples == 0:
-            return
-        if not loss.isfinite():
-            raise NotFiniteError(_diverged(self.run, self.what))
-        self.scaler.scale(loss * (samples / self.run.settings.batch)).backward()
-        self.loss += float(loss.detach()) * samples
-        self.samples += samples
-
-    def apply(self) -> float:
-        """Do the step; → the mean loss over all samples. The run is torn until the caller has noted it down."""
-        if self.samples == 0:
-            raise NotFiniteError(_diverged(self.run, self.what))
-        self.scaler.unscale_(self.optimizer)
-        for parameter in self.network.parameters():
-            if parameter.grad is not None:
-                torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
-                if self.samples < self.run.settings.batch:
-                    parameter.grad *= self.run.settings.batch / self.samples
-        if self.run.settings.gradient_norm > 0:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.run.settings.gradient_norm)
-        self.run.torn = True
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return self.loss / self.samples
-
-
-def time_weight(weighting: str, process: Process, t: Tensor) -> Tensor | None:
-    """The student's loss weight (B,) at times t (B,); None is 1/error, which `student_loss` finds itself.
-
-    As published: 1/error for VP (SiD-LSG), 1 - t for flow; snr = (α/σ)² and its root are SiD-DiT's (arXiv 2509.25127).
-    """
-    if weighting == BY_ERROR or (weighting == PUBLISHED and isinstance(process, VP)):
-        return None
-    if weighting == PUBLISHED:
-        return 1 - t
-    alpha, sigma = process.coefficients(t)
-    return alpha / sigma if weighting == BY_ROOT_SNR else (alpha / sigma) ** 2
-
-
 def _finite_samples(*predictions: Tensor) -> Tensor:
     """(B,) bool: whether all of a sample is finite, in all of the predictions (B, C, …)."""
     return torch.stack([y.detach().flatten(1).isfinite().all(1) for y in predictions]).all(0)
@@ -510,30 +287,3 @@ def _noisy_input(
             t_end=times[-1],
         )
     return x_t, t
-
-
-def learning_rate_factor(settings: Settings, iteration: int) -> float:
-    """Of both learning rates: linearly up over the warm-up; then constant, or half a cosine down to zero at the end of
-    `learning_rate_decay_iterations`, which the warm-up is part of."""
-    factor = min(1.0, (iteration + 1) / (settings.warm_up_iterations + 1))
-    if settings.learning_rate_decay_iterations:
-        progress = min(1.0, iteration / settings.learning_rate_decay_iterations)
-        factor *= 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
-    return factor
-
-
-def _set_learning_rates(run: Run) -> None:
-    factor = learning_rate_factor(run.settings, run.iteration)
-    for optimizer, rate in (
-        (run.student_optimizer, run.settings.student_learning_rate),
-        (run.fake_optimizer, run.settings.fake_learning_rate),
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * factor
-
-
-def _diverged(run: Run, what: str) -> str:
-    return (
-        f"iteration {run.iteration + 1}: {what} no longer finite. The last good weights are kept. "
-        "Lower the learning rates, or raise the batch size; a guidance scale beyond 5 also does this."
-    )

@@ -11,8 +11,8 @@ from typing import Any
 
 from .atomic import remove_abandoned, replacing
 from .checkpoint import Changes, NotACheckpointError, load_run, save_run
-from .distill import NotFiniteError, Run
 from .metrics_log import MetricsLog
+from .run import NotFiniteError, Run
 from .run_lock import RunLock
 
 FIRST_LAYOUT = "state.safetensors"  # the one checkpoint of a run of version 0.1.0

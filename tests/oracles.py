@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import Cond, PromptSet
-from sid_pack.sid_core.distill import Predictors, Run, Settings
+from sid_pack.sid_core.distill import Predictors
 from sid_pack.sid_core.guidance import guided
 from sid_pack.sid_core.process import Process
+from sid_pack.sid_core.run import Run
+from sid_pack.sid_core.settings import Settings
 
 PARITY = Path(__file__).parent / "data" / "parity"
 

@@ -63,8 +63,10 @@ def test_each_sample_has_its_own_prompt(model):
 def test_an_iteration_trains_the_student_and_leaves_the_model_alone(model):
     from sid_pack.nodes import adapt
     from sid_pack.sid_core.data import PromptSet
-    from sid_pack.sid_core.distill import Predictors, Run, Settings, distill
+    from sid_pack.sid_core.distill import Predictors, distill
     from sid_pack.sid_core.guidance import Guidance, guided
+    from sid_pack.sid_core.run import Run
+    from sid_pack.sid_core.settings import Settings
 
     before = {key: value.clone() for key, value in model.model.diffusion_model.state_dict().items()}
     process = adapt.process_of(model)

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sid_pack.sid_core.data import PromptSet
-from sid_pack.sid_core.distill import Predictors, Run, Settings, distill, generator_for
+from sid_pack.sid_core.distill import Predictors, distill, generator_for
 from sid_pack.sid_core.guidance import Guidance, guided
 from sid_pack.sid_core.process import VP
+from sid_pack.sid_core.run import Run
+from sid_pack.sid_core.settings import Settings
 
 SHAPE = (4, 8, 8)
 BATCH = 3

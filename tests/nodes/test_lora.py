@@ -75,8 +75,10 @@ def test_untrained_roles_are_bitwise_the_model(name, comfyui):
 def test_training_changes_the_loras_and_not_a_bit_of_the_model(name, dtype, comfyui):
     from sid_pack.nodes import adapt
     from sid_pack.sid_core.data import PromptSet
-    from sid_pack.sid_core.distill import Run, Settings, distill
+    from sid_pack.sid_core.distill import distill
     from sid_pack.sid_core.guidance import Guidance
+    from sid_pack.sid_core.run import Run
+    from sid_pack.sid_core.settings import Settings
 
     with torch.inference_mode():
         model = in_precision(getattr(tiny_models, name)(), DTYPES[dtype])

@@ -22,9 +22,9 @@ from sid_pack.sid_core.checkpoint import (
     save_run,
     write_tensors,
 )
-from sid_pack.sid_core.distill import Settings
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.process import VP
+from sid_pack.sid_core.settings import Settings
 
 SETTINGS = small(Settings(Guidance.lsg(2.0), steps=3, ema_half_life_images=100))
 IDENTITY = {"base": "toy-4-abc", "prompts": "3"}

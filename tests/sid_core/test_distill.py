@@ -10,21 +10,12 @@ from oracles import ToyDistillation, small, stable_diffusion_alphas, toy_prompts
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import PromptSet
-from sid_pack.sid_core.distill import (
-    Bucket,
-    NotFiniteError,
-    Predictors,
-    Run,
-    Settings,
-    distill,
-    draw_score_times,
-    generator_for,
-    learning_rate_factor,
-    time_weight,
-)
+from sid_pack.sid_core.distill import Bucket, Predictors, distill, generator_for
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.process import VP, Flow, Process
+from sid_pack.sid_core.run import NotFiniteError, Run
 from sid_pack.sid_core.sampling import few_step, step_times
+from sid_pack.sid_core.settings import Settings, draw_score_times, learning_rate_factor, time_weight
 
 LSG, ZERO, ANTI = Guidance.lsg(2.0), Guidance.zero_cfg(), Guidance.anti_cfg(-1.0)
 STRATEGIES = pytest.mark.parametrize("guidance", [LSG, ZERO, ANTI], ids=lambda guidance: guidance.name)

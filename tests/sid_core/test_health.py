@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import Cond, PromptSet
-from sid_pack.sid_core.distill import NotFiniteError, Predictors, Run, Settings, StepResult, distill
+from sid_pack.sid_core.distill import Predictors, StepResult, distill
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.health import MESSAGES, Health
 from sid_pack.sid_core.process import VP
+from sid_pack.sid_core.run import NotFiniteError, Run
+from sid_pack.sid_core.settings import Settings
 
 BATCH = 4
 SD = VP.stable_diffusion()

@@ -17,7 +17,7 @@ from toy_run import IDENTITY, SETTINGS, toy, train
 
 from sid_pack.sid_core import run_lock
 from sid_pack.sid_core.checkpoint import NotACheckpointError, OtherRunError, save_run
-from sid_pack.sid_core.distill import NotFiniteError
+from sid_pack.sid_core.run import NotFiniteError
 from sid_pack.sid_core.run_folder import RunFolder
 from sid_pack.sid_core.run_lock import RunInUseError
 
