@@ -62,10 +62,10 @@ def plan(training: "Training", asked: int) -> str:
     savings.micro_batch = min(asked or fits, run.settings.batch)
     too_much = optimizers + savings.micro_batch * per_picture > free
     return (
-        f"memory: {gigabytes(free)} free. {trained / 1e6:.1f} million trained weights want {gigabytes(optimizers)} for "
-        f"gradients and optimizers, activations {gigabytes(per_picture)} a picture"
-        f"{', recomputed in the backward pass' * savings.recompute}. Of {run.settings.batch}, "
-        f"{at_a_time(savings.micro_batch)}{', which may not fit' * too_much}."
+        f"memory: {gigabytes(training.roles.weights)} for weights, with {gigabytes(free)} still free; "
+        f"{gigabytes(optimizers)} for gradients and optimizers of {trained / 1e6:.1f} million trained weights; "
+        f"{gigabytes(per_picture)} a picture for activations{', recomputed in the backward pass' * savings.recompute}. "
+        f"Of {run.settings.batch}, {at_a_time(savings.micro_batch)}{', which may not fit' * too_much}."
     )
 
 

@@ -33,13 +33,14 @@ class LoRAOptions:
 @dataclass(frozen=True)
 class Roles:
     """student, fake: what is trained of them. network: the one that `predict.student` calls. predict: how to call all
-    three; within `ready()`, and backward too."""
+    three; within `ready()`, and backward too. weights: bytes of all that is kept in memory for the three."""
 
     student: nn.Module
     fake: nn.Module
     network: nn.Module
     predict: Predictors
     ready: Callable[[], AbstractContextManager[None]]
+    weights: int
 
 
 def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savings: Savings) -> Roles:
@@ -85,7 +86,9 @@ def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savi
 
     weak = adapt.predictor(guider.weaker.model, process) if guider.weaker else None
     predict = Predictors(_guided_teacher(guider, as_role(None), weak), as_role(FAKE), as_role(STUDENT))
-    return Roles(sets[STUDENT], sets[FAKE], network, predict, ready)
+    return Roles(
+        sets[STUDENT], sets[FAKE], network, predict, ready, size_of(*(m.model for m in models), *sets.values())
+    )
 
 
 def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings) -> Roles:
@@ -110,7 +113,13 @@ def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings) -> Roles
         adapt.predictor(fake, process),
         adapt.predictor(student, process),
     )
-    return Roles(student.diffusion_model, fake.diffusion_model, student.diffusion_model, predict, ready)
+    networks = [copy.diffusion_model for copy in (student, fake, teacher, weaker) if copy]
+    return Roles(networks[0], networks[1], networks[0], predict, ready, size_of(*networks))
+
+
+def size_of(*modules: nn.Module) -> int:
+    """Bytes of their weights."""
+    return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _guided_teacher(guider: SiDGuider, strong: Predictor, weak: Predictor | None) -> Callable:

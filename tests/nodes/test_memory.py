@@ -86,7 +86,7 @@ def test_as_many_pictures_as_fit_go_through_at_once(run_graph, monkeypatch, capl
     with caplog.at_level(logging.INFO):
         student(run_graph(distilled(**(LORA | {"batch_size": 64, "iterations": 1}), run_name="fits")))
     planned = next(record.message for record in caplog.records if "pictures at a time" in record.message)
-    per_picture, micro = map(float, re.search(r"([\d.]+) MB a picture.* (\d+) pictures", planned).groups())
+    per_picture, micro = map(float, re.search(r"([\d.]+) MB a picture for.* (\d+) pictures", planned).groups())
     assert 1 < micro < 64
     assert micro * per_picture < 40 < (micro + 20) * per_picture
 

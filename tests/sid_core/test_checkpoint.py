@@ -24,6 +24,7 @@ from sid_pack.sid_core.checkpoint import (
 )
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.process import VP
+from sid_pack.sid_core.run import Run
 from sid_pack.sid_core.settings import Settings
 
 SETTINGS = small(Settings(Guidance.lsg(2.0), steps=3, ema_half_life_images=100))
@@ -57,6 +58,26 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(saved):
     for mine, theirs in zip(resumed.run.ema.average, unbroken.run.ema.average, strict=True):
         assert torch.equal(mine, theirs)
     assert (resumed.run.iteration, resumed.run.images) == (7, 7 * 8)
+
+
+def test_the_scales_of_losses_belong_to_the_state(tmp_path):
+    def scaled() -> ToyDistillation:
+        distillation = toy()
+        distillation.run = Run(distillation.run.student, distillation.run.fake, SETTINGS, loss_scaling=True)
+        return distillation
+
+    unbroken, broken, resumed = scaled(), scaled(), scaled()
+    for each in (unbroken, broken):
+        each.train(1)
+        each.run.student_scaler.update(1024.0)
+        each.train(2)
+    save_run(broken.run, tmp_path / "state.safetensors", IDENTITY)
+    load_run(resumed.run, tmp_path / "state.safetensors", IDENTITY)
+    assert resumed.run.student_scaler.state_dict() == unbroken.run.student_scaler.state_dict()
+    assert resumed.run.student_scaler.get_scale() == 1024
+    assert resumed.train(4) == unbroken.train(4)
+    with pytest.raises(OtherRunError, match="student_scaler"):
+        load_run(toy().run, tmp_path / "state.safetensors", IDENTITY)
 
 
 def test_a_run_saved_before_its_first_iteration_can_be_loaded(tmp_path):
