@@ -140,8 +140,8 @@ class SiDDistill(io.ComfyNode):
                     default=100,
                     min=1,
                     max=1_000_000,
-                    tooltip="Iterations between preview pictures of 8 of the prompts, in all steps and in one (with a "
-                    "VAE connected).",
+                    tooltip="Iterations between preview pictures of 8 of the prompts, in 1 to all of its steps (with "
+                    "a VAE connected).",
                 ),
                 io.Int.Input(
                     "save_every",

@@ -79,7 +79,8 @@ def picture_grid(pictures: Tensor, columns: int = 4) -> Image.Image:
 
 def labelled_rows(sections: dict[str, Tensor]) -> Image.Image:
     """{label: IMAGE (B, H, W, 3)} as one picture: each label above its pictures; small ones enlarged to be seen."""
-    grids = {label: picture_grid(pictures) for label, pictures in sections.items()}
+    columns = 4 if len(sections) <= 2 else 8
+    grids = {label: picture_grid(pictures, columns) for label, pictures in sections.items()}
     widest = max(grid.width for grid in grids.values())
     factor = max(1, PREVIEW_SIZE // widest)
     width = factor * widest

@@ -30,6 +30,7 @@ from .roles import Roles
 
 log = logging.getLogger(__name__)
 PREVIEWS = 8
+MOST_ROWS = 4
 SMOOTHING = 50  # iterations that the losses on display are averaged over
 
 
@@ -184,29 +185,33 @@ class Training:
             draw_metrics(self.folder.metrics.rows()).save(temporary, "PNG")
 
     def preview(self, iteration: int, show) -> None:
-        """Pictures of the same prompts from the same noise each time, by the averaged student: with all its steps, and
-        with the first of them alone, which is what it draws in one step."""
+        """Pictures of the same prompts from the same noise each time, by the averaged student in 1 … N steps."""
         rows = torch.linspace(0, len(self.prompts) - 1, min(PREVIEWS, len(self.prompts))).long()
         cond = {name: values.to(self.device) for name, values in self.prompts.batch(rows).items()}
-        draw = generator_for(self.run.settings.seed, 0)
-        clean: list[Tensor] = []
-
-        def noise() -> Tensor:
-            return torch.randn(len(rows), *self.latent_shape, generator=draw).to(self.device)
-
-        def student(x_t: Tensor, t: Tensor) -> Tensor:
-            clean.append(self.roles.predict.student(x_t, t, cond))
-            return clean[-1]
-
-        steps = self.run.settings.steps
-        times = step_times(steps, process=self.process, t_init=self.run.settings.t_init)
+        sampled: dict[str, Tensor] = {}
         with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
-            few_step(student, noise(), times, self.process, next_noise=noise)
-        sampled = {f"{steps} steps": clean[-1]} if steps > 1 else {}
-        picture = show(sampled | {"1 step": clean[0]})
+            for steps in shown_steps(self.run.settings.steps):
+                draw = generator_for(self.run.settings.seed, 0)
+
+                def noise(draw: torch.Generator = draw) -> Tensor:
+                    return torch.randn(len(rows), *self.latent_shape, generator=draw).to(self.device)
+
+                sampled[f"{steps} step{'s' * (steps > 1)}"] = few_step(
+                    lambda x_t, t: self.roles.predict.student(x_t, t, cond),
+                    noise(),
+                    step_times(steps, process=self.process, t_init=self.run.settings.t_init),
+                    self.process,
+                    next_noise=noise,
+                )
+        picture = show(sampled)
         with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
             picture.save(temporary, "PNG")
         self.progress.show(iteration, picture)
+
+
+def shown_steps(steps: int) -> list[int]:
+    """The numbers of steps that a preview is drawn with: all up to `steps`, but of many only some; most first."""
+    return list(range(steps, 0, -1)) if steps <= MOST_ROWS else [steps, steps // 2, 1]
 
 
 def describe(results: list[StepResult]) -> str:

@@ -209,6 +209,13 @@ def test_a_preview_shows_the_students_own_pictures_at_all_steps_and_at_one(run_g
     assert two.crop((0, 0, one.width, one.height)).tobytes() != one.tobytes()
 
 
+@pytest.mark.parametrize(("steps", "shown"), [(1, [1]), (2, [2, 1]), (4, [4, 3, 2, 1]), (8, [8, 4, 1])])
+def test_a_preview_has_a_row_for_each_number_of_steps_or_for_some_of_many(comfyui, steps, shown):
+    from sid_pack.nodes.training import shown_steps
+
+    assert shown_steps(steps) == shown
+
+
 def distilled_of_one_step(**changes) -> dict:
     shown = node("PreviewAny", source=["of one step", 1])
     return {"of one step": distilled(steps=1, **changes)["distilled"], "folder": shown}
