@@ -290,18 +290,19 @@ class SiDDistill(io.ComfyNode):
         process = adapt.process_of(model)
         shape = tuple(adapt.model_latent(model, latent["samples"]).shape[1:])
         base = adapt.signature_of(model)
+        sizes = adapt.latent_shapes(model, more_sizes)
+        # All of it in every run, for what a saved run does not know is not compared with.
         identity = {
+            "mode": mode,
             "base": base,
             "weights": weights_digest(model),
             "prompts": prompts.digest[:16],
             "latent": "x".join(map(str, shape)),
+            "more_sizes": ", ".join("x".join(map(str, size)) for size in sizes) or None,
         }
-        sizes = adapt.latent_shapes(model, more_sizes)
-        if sizes:
-            identity["more_sizes"] = ", ".join("x".join(map(str, size)) for size in sizes)
         lora = LoRAOptions(student_rank, fake_rank, lora_targets) if mode == LORA else None
         if lora:
-            identity |= {"mode": mode} | asdict(lora)
+            identity |= asdict(lora)
         info = StudentInfo(
             steps=steps,
             t_init=settings.t_init or process.default_t_init,

@@ -97,7 +97,13 @@ def load_run(run: Run, path: Path, identity: dict[str, str]) -> Changes:
             "start over."
         )
     for role, module in _modules(run).items():
-        module.load_state_dict(_under(tensors, f"{role}."))
+        try:
+            module.load_state_dict(_under(tensors, f"{role}."))
+        except RuntimeError as error:
+            raise OtherRunError(
+                f"{path} holds other weights than this run trains ({str(error)[:200]} …): a run of another mode or "
+                "rank. Give this run another name, set these back, or start over."
+            ) from error
     for i, average in enumerate(run.ema.average):
         average.copy_(tensors[f"ema.{i}"])
     saved = tensors | json.loads(metadata.get("values", "{}"))

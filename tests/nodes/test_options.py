@@ -69,3 +69,11 @@ def test_sizes_that_are_none_are_named(run_graph, sizes):
     result = run_graph(distilled(run_name="no sizes", more_sizes=sizes))
     assert repr(sizes) in result.error
     assert "width x height" in result.error
+
+
+def test_a_run_goes_on_in_neither_another_mode_nor_more_sizes(run_graph):
+    result = run_graph(distilled(run_name="whole"))
+    assert result.success, result.error
+    more = {"run_name": "whole", "iterations": 4, "existing_run": "continue it"}
+    assert "mode: full then, lora now" in run_graph(distilled(mode="lora", **more)).error
+    assert "more_sizes: None then, 16x16x8 now" in run_graph(distilled(more_sizes="64x128", **more)).error

@@ -335,3 +335,10 @@ def test_saving_again_replaces_the_state(saved):
     weights = load_file(saved)
     for name, value in distillation.run.student.state_dict().items():
         assert torch.equal(weights[f"student.{name}"], value)
+
+
+def test_a_state_with_other_weights_is_refused_in_plain_words(saved):
+    other = toy()
+    other.run.student = torch.nn.Linear(2, 2)
+    with pytest.raises(OtherRunError, match="holds other weights"):
+        load_run(other.run, saved, IDENTITY)
