@@ -183,7 +183,7 @@ def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) ->
 
 def of_run(run, roles, prompts, process, subject: Subject, once: float) -> Contender:
     """Iterations of `distill`, for any mode."""
-    from sid_pack.sid_core.distill import Predictors, distill
+    from sid_pack.sid_core.distill import Bucket, Predictors, distill
 
     predictors = roles.predict
     timing: list[Parts] = []
@@ -199,7 +199,7 @@ def of_run(run, roles, prompts, process, subject: Subject, once: float) -> Conte
         timed("fake score, forward", predictors.fake),
         timed("student, forward", predictors.student),
     )
-    iterations = distill(run, predictors, prompts, process, subject.latent_shape, subject.model.load_device)
+    iterations = distill(run, predictors, [Bucket(subject.latent_shape, prompts)], process, subject.model.load_device)
 
     def profile(parts: Parts) -> None:
         timing.append(parts)

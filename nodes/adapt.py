@@ -80,9 +80,27 @@ def as_student(model: ModelPatcher, weights: dict[str, Tensor], info: StudentInf
 
 def patched_weights(model: ModelPatcher, dtype: torch.dtype) -> dict[str, Tensor]:
     """A copy of the diffusion model's weights with all patches of this MODEL in them, as {name: weight}, on the CPU."""
+    model = with_ordinary_weights(model)
     comfy.model_management.load_models_gpu([model], force_patch_weights=True, force_full_load=True)
     weights = model.model.diffusion_model.state_dict()
     return {key: weight.detach().to("cpu", dtype, copy=True) for key, weight in weights.items()}
+
+
+def with_ordinary_weights(model: ModelPatcher) -> ModelPatcher:
+    """The MODEL itself, or where its weights are only lent to each layer as it runs, a clone that has them in memory.
+
+    Such a loan ends with the layer, before backward needs the weight again. Newer hosts lend on NVIDIA GPUs; the clone
+    reads the file anew and takes the patches along. Raises ValueError for a MODEL that did not come from a file.
+    """
+    if not getattr(model, "is_dynamic", bool)():
+        return model
+    try:
+        return model.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"this MODEL can't be trained while ComfyUI manages its weights dynamically ({error}). Start ComfyUI with "
+            "--disable-dynamic-vram, or load the model with one of ComfyUI's own loaders."
+        ) from error
 
 
 @contextmanager

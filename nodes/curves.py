@@ -14,37 +14,43 @@ TOLD = (2, 98)  # percentiles that a panel is scaled to, lest one early jump fla
 
 @dataclass(frozen=True)
 class Curve:
-    """title: what is shown and how to read it. values: one for each of the iterations."""
+    """title: what is shown and how to read it. values: one for each of the iterations, which are one or more."""
 
     title: str
+    iterations: Sequence[int]
     values: Sequence[float]
 
 
-TITLES = {
+TITLES = {  # by the metric's name
     "fake_loss": "fake score's loss: level is healthy",
     "student_loss": "student's loss: no measure of quality",
     "spread": "spread of a batch: falling is collapse",
+    "seed_spread": "spread across seeds of one prompt: the same",
     "magnitude": "magnitude: climbing is saturation",
 }
 
 
 def draw_metrics(rows: Iterable[Mapping[str, float]]) -> Image.Image:
-    """The curves of a run out of the rows of its metrics, of which some are warnings, and some lack a value."""
-    rows = [row for row in rows if all(row.get(name) is not None for name in TITLES)]
-    curves = [Curve(title, [row[name] for row in rows]) for name, title in TITLES.items()]
-    return draw_curves([row["iteration"] for row in rows], curves)
+    """The curves of a run out of the rows of its metrics; not every row has every metric."""
+    series = {name: ([], []) for name in TITLES}
+    for row in rows:
+        for name, (iterations, values) in series.items():
+            if row.get(name) is not None:
+                iterations.append(row["iteration"])
+                values.append(row[name])
+    return draw_curves([Curve(TITLES[name], *found) for name, found in series.items() if found[0]])
 
 
-def draw_curves(iterations: Sequence[int], curves: Sequence[Curve], columns: int = 2) -> Image.Image:
+def draw_curves(curves: Sequence[Curve], columns: int = 2) -> Image.Image:
     """One panel for each curve: faint as it is, and strong as its running mean over a twentieth of the run."""
     rows = -(-len(curves) // columns)
     sheet = Image.new("RGB", (columns * PANEL[0], rows * PANEL[1]), "white")
     for i, curve in enumerate(curves):
-        sheet.paste(_panel(iterations, curve), (i % columns * PANEL[0], i // columns * PANEL[1]))
+        sheet.paste(_panel(curve), (i % columns * PANEL[0], i // columns * PANEL[1]))
     return sheet
 
 
-def _panel(iterations: Sequence[int], curve: Curve) -> Image.Image:
+def _panel(curve: Curve) -> Image.Image:
     panel = Image.new("RGB", PANEL, "white")
     draw, font = ImageDraw.Draw(panel), ImageFont.load_default(13)
     left, top, right, bottom = MARGIN[0], MARGIN[1], PANEL[0] - MARGIN[2], PANEL[1] - MARGIN[3]
@@ -52,6 +58,7 @@ def _panel(iterations: Sequence[int], curve: Curve) -> Image.Image:
     step = max(1, len(curve.values) // POINTS)
     smooth = _running_mean(curve.values, max(1, len(curve.values) // 20))
     low, high = _range([*curve.values, *smooth])
+    iterations = curve.iterations
     first, last = iterations[0], max(iterations[-1], iterations[0] + 1)
 
     def place(iteration: int, value: float) -> tuple[float, float]:

@@ -286,6 +286,8 @@ class SiDDistill(io.ComfyNode):
             seed=seed,
             **(options or {}),
         )
+        teacher = guider.model_patcher
+        guider = guider.with_ordinary_weights()
         model = guider.model_patcher
         process = adapt.process_of(model)
         shape = tuple(adapt.model_latent(model, latent["samples"]).shape[1:])
@@ -315,9 +317,10 @@ class SiDDistill(io.ComfyNode):
         )
         with RunFolder(run_folder(run_name), keep_last) as folder, adapt.training():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
-            prompt_set, *others = (
-                encoded(clip, prompts, guider, torch.zeros(1, *size), cls.hidden.unique_id) for size in (shape, *sizes)
-            )
+            buckets = [
+                Bucket(size, encoded(clip, prompts, guider, torch.zeros(1, *size), cls.hidden.unique_id))
+                for size in (shape, *sizes)
+            ]
             if model.load_device.type != "cpu":
                 comfy.model_management.unload_all_models()  # the text encoder has done its part
             roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
@@ -326,10 +329,8 @@ class SiDDistill(io.ComfyNode):
             training = Training(
                 run=run,
                 roles=roles,
-                prompts=prompt_set,
+                buckets=buckets,
                 process=process,
-                latent_shape=shape,
-                more_sizes=tuple(Bucket(*bucket) for bucket in zip(sizes, others, strict=True)),
                 device=model.load_device,
                 folder=folder,
                 identity=identity,
@@ -346,10 +347,10 @@ class SiDDistill(io.ComfyNode):
             training.train(decoder(model, vae))
             if lora:
                 with run.averaged_weights():
-                    student = with_lora(model, lora_tensors(model, roles.student), info)
+                    student = with_lora(teacher, lora_tensors(model, roles.student), info)
             else:
                 weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
-                student = adapt.as_student(model, weights, info)
+                student = adapt.as_student(teacher, weights, info)
         return io.NodeOutput(student, str(folder.path))
 
 

@@ -1,11 +1,14 @@
 """The guiders: one wire that shows the guided teacher in SamplerCustomAdvanced and tells SiDDistill how to use it."""
 
+import copy
+
 import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..sid_core.guidance import Guidance, steer_away
+from . import adapt
 
 WEAKER = "sid_weaker"
 
@@ -27,6 +30,13 @@ class SiDGuider(comfy.samplers.CFGGuider):
             model.set_additional_models(WEAKER, [self.weaker])
         super().__init__(model)
         self.set_cfg(guidance.teacher)
+
+    def with_ordinary_weights(self) -> "SiDGuider":
+        """The same to train with, see `adapt.with_ordinary_weights`."""
+        guider = copy.copy(self)
+        guider.model_patcher = adapt.with_ordinary_weights(self.model_patcher)
+        guider.weaker = self.weaker and adapt.with_ordinary_weights(self.weaker)
+        return guider
 
     def set_conds(self, positive: list, negative: list) -> None:
         self.empty_prompt = negative

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import comfy.model_management
 import torch
 
-from ..sid_core.distill import Bucket
 from ..sid_core.guidance import Guidance
 from ..sid_core.memory import Activations, measure_activations
 
@@ -72,8 +71,7 @@ def plan(training: "Training", asked: int) -> str:
 def activations_of(training: "Training") -> Activations:
     """Of one picture of the largest size in one of the student's forwards."""
     device, process = training.device, training.process
-    buckets = [Bucket(training.latent_shape, training.prompts), *training.more_sizes]
-    largest = max(buckets, key=lambda bucket: torch.Size(bucket.latent_shape).numel())
+    largest = max(training.buckets, key=lambda bucket: torch.Size(bucket.latent_shape).numel())
     cond = {name: values.to(device) for name, values in largest.prompts.batch(torch.tensor([0])).items()}
     x_t = torch.randn(1, *largest.latent_shape, device=device)
     t = process.snap(torch.tensor([process.default_t_init], device=device))

@@ -4,7 +4,7 @@ import logging
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from torch import Tensor
 
 from ..sid_core.atomic import replacing
 from ..sid_core.checkpoint import Changes
-from ..sid_core.data import EncodedPrompts
 from ..sid_core.distill import Bucket, StepResult, distill, generator_for
-from ..sid_core.health import Health
+from ..sid_core.health import Health, HealthWarning
 from ..sid_core.process import VP, Flow
 from ..sid_core.run import NotFiniteError, Run
 from ..sid_core.run_folder import RunFolder
@@ -30,6 +29,7 @@ from .roles import Roles
 
 log = logging.getLogger(__name__)
 PREVIEWS = 8
+SEEDS = 8  # of one prompt, to see whether they still make a difference
 MOST_ROWS = 4
 SMOOTHING = 50  # iterations that the losses on display are averaged over
 
@@ -46,20 +46,21 @@ class Schedule:
 
 @dataclass
 class Training:
-    """A run on its way: what `SiDDistill` needs from one iteration to the next."""
+    """A run on its way: what `SiDDistill` needs from one iteration to the next.
+
+    buckets: the sizes it trains on; the first one's pictures are those that are looked at.
+    """
 
     run: Run
     roles: Roles
-    prompts: EncodedPrompts
+    buckets: Sequence[Bucket]
     process: VP | Flow
-    latent_shape: tuple[int, ...]
     device: torch.device
     folder: RunFolder
     identity: dict[str, str]
     progress: Progress
     schedule: Schedule
     savings: Savings
-    more_sizes: tuple[Bucket, ...] = ()
     health: Health = field(init=False)
     saved: int = 0
 
@@ -84,7 +85,8 @@ class Training:
             self.health.recall(self.folder.metrics.rows(), warnings=not resumed.changes)
             self.saved = self.run.iteration
         facts = {"settings": self.run.settings.as_dict(), "schedule": asdict(self.schedule), "identity": self.identity}
-        self.folder.describe(self.run, facts | {"prompts": len(self.prompts), "versions": versions()}, changes)
+        facts |= {"prompts": len(self.buckets[0].prompts), "versions": versions()}
+        self.folder.describe(self.run, facts, changes)
 
     def train(self, show) -> None:
         """To the schedule's end. Cancelled or failing, all that was learnt is saved first; a run that has diverged
@@ -110,12 +112,10 @@ class Training:
             results = results or distill(
                 self.run,
                 self.roles.predict,
-                self.prompts,
+                self.buckets,
                 self.process,
-                self.latent_shape,
                 self.device,
                 micro_batch=self.savings.micro_batch,
-                more_sizes=self.more_sizes,
             )
             result = None
             try:
@@ -140,6 +140,8 @@ class Training:
     def _loop(self, show) -> None:
         results, losses = self.iterations(), []
         schedule = self.schedule
+        if self.run.iteration == 0:
+            self.look(0, None)
         while self.run.iteration < schedule.iterations:
             began = time.monotonic()
             result = next(results)
@@ -147,8 +149,8 @@ class Training:
             self._record(result, time.monotonic() - began)
             done = self.run.iteration
             self.progress.update(done, describe(losses))
-            if show is not None and (done % schedule.preview_every == 0 or done == schedule.iterations):
-                self.preview(done, show)
+            if done % schedule.preview_every == 0 or done == schedule.iterations:
+                self.look(done, show)
             if done % schedule.save_every == 0:
                 self.save()
 
@@ -160,9 +162,12 @@ class Training:
         }
         speed = {"images_per_second": round(self.run.settings.batch / max(seconds, 1e-9), 3)}
         self.folder.metrics.append(asdict(result) | rates | speed)
-        for warning in self.health.update(result):
-            self._notice(f"iteration {result.iteration}: {warning.message}")
-            row = {"iteration": result.iteration, "warning": warning.kind, "message": warning.message}
+        self._warn(result.iteration, self.health.update(result))
+
+    def _warn(self, iteration: int, warnings: Iterable[HealthWarning]) -> None:
+        for warning in warnings:
+            self._notice(f"iteration {iteration}: {warning.message}")
+            row = {"iteration": iteration, "warning": warning.kind, "message": warning.message}
             self.folder.metrics.append(row)
 
     def _notice(self, message: str) -> None:
@@ -184,29 +189,46 @@ class Training:
         with replacing(self.folder.path / "curves.png") as temporary:
             draw_metrics(self.folder.metrics.rows()).save(temporary, "PNG")
 
-    def preview(self, iteration: int, show) -> None:
-        """Pictures of the same prompts from the same noise each time, by the averaged student in 1 … N steps."""
-        rows = torch.linspace(0, len(self.prompts) - 1, min(PREVIEWS, len(self.prompts))).long()
-        cond = {name: values.to(self.device) for name, values in self.prompts.batch(rows).items()}
-        sampled: dict[str, Tensor] = {}
+    def look(self, iteration: int, show) -> None:
+        """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews
+        of the same prompts from the same noise each time, in 1 … N steps."""
+        steps, sampled = self.run.settings.steps, {}
+        prompts = len(self.buckets[0].prompts)
+        rows = torch.linspace(0, prompts - 1, min(PREVIEWS, prompts)).long()
         with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
-            for steps in shown_steps(self.run.settings.steps):
-                draw = generator_for(self.run.settings.seed, 0)
+            of_one_prompt = self._sample(torch.zeros(SEEDS).long(), steps)
+            if show is not None:
+                sampled = {f"{n} step{'s' * (n > 1)}": self._sample(rows, n) for n in shown_steps(steps)}
+        seed_spread = float(of_one_prompt.std(0, correction=0).mean())
+        self.folder.metrics.append({"iteration": iteration, "seed_spread": seed_spread})
+        self._warn(iteration, self.health.look(seed_spread))
+        if show is not None:
+            picture = show(sampled)
+            with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
+                picture.save(temporary, "PNG")
+            self.progress.show(iteration, picture)
 
-                def noise(draw: torch.Generator = draw) -> Tensor:
-                    return torch.randn(len(rows), *self.latent_shape, generator=draw).to(self.device)
+    def _sample(self, rows: Tensor, steps: int) -> Tensor:
+        """Pictures of these prompts (B, C, …), no more at once than a micro-batch; call it within `roles.ready()`."""
+        bucket = self.buckets[0]
+        times = step_times(steps, process=self.process, t_init=self.run.settings.t_init)
+        draw = generator_for(self.run.settings.seed, 0)
+        noises = [torch.randn(len(rows), *bucket.latent_shape, generator=draw) for _ in range(steps)]
 
-                sampled[f"{steps} step{'s' * (steps > 1)}"] = few_step(
-                    lambda x_t, t: self.roles.predict.student(x_t, t, cond),
-                    noise(),
-                    step_times(steps, process=self.process, t_init=self.run.settings.t_init),
-                    self.process,
-                    next_noise=noise,
-                )
-        picture = show(sampled)
-        with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
-            picture.save(temporary, "PNG")
-        self.progress.show(iteration, picture)
+        def pictures(part: Tensor) -> Tensor:
+            cond = {name: values.to(self.device) for name, values in bucket.prompts.batch(rows[part]).items()}
+            first, *others = (noise[part].to(self.device) for noise in noises)
+            following = iter(others)
+            return few_step(
+                lambda x_t, t: self.roles.predict.student(x_t, t, cond),
+                first,
+                times,
+                self.process,
+                next_noise=lambda: next(following),
+            )
+
+        at_once = self.savings.micro_batch or len(rows)
+        return torch.cat([pictures(part) for part in torch.arange(len(rows)).split(at_once)])
 
 
 def shown_steps(steps: int) -> list[int]:

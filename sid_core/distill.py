@@ -76,26 +76,22 @@ def generator_for(seed: int, iteration: int, rank: int | None = None, update: in
 def distill(
     run: Run,
     predict: Predictors,
-    prompts: EncodedPrompts,
+    buckets: Sequence[Bucket],
     process: Process,
-    latent_shape: tuple[int, ...],
     device: torch.device,
     *,
     rank: int = 0,
     micro_batch: int | None = None,
-    more_sizes: Sequence[Bucket] = (),
 ) -> Iterator[StepResult]:
     """Train `run` for ever, one iteration a `next()`; the caller decides when to look, to save and to stop.
 
-    latent_shape: (C, …) of one latent in the network's own scale. micro_batch: at most so many samples go through a
-    network at once, and their gradients are summed; what is learnt is the same, for less memory and, as the student's
-    last step is then computed twice, somewhat more time. more_sizes: an iteration's pictures are all of one size, drawn
-    from these and the first alike, the same on every rank. Raises NotFiniteError when no sample of a batch is finite.
-    The weights are never left in the middle of an optimizer's step.
+    buckets: one or more; an iteration's pictures are all of one size, each as likely, the same on every rank.
+    micro_batch: at most so many samples go through a network at once, and their gradients are summed; what is learnt is
+    the same, for less memory and, as the student's last step is then computed twice, somewhat more time. Raises
+    NotFiniteError when no sample of a batch is finite. The weights are never left in the middle of an optimizer's step.
     """
     settings = run.settings
     times = step_times(settings.steps, process=process, t_init=settings.t_init)
-    buckets = [Bucket(latent_shape, prompts), *more_sizes]
     while True:
         set_learning_rates(run)
         of_all_ranks = generator_for(settings.seed, run.iteration)

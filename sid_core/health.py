@@ -21,6 +21,7 @@ FIRST = 5  # iterations whose average spread is that of the run's start
 NAN_SHARE = 0.05
 # Spread rises in a well run (by 1.2 to 1.6 in 40 iterations, as the blur of the teacher's single steps goes).
 COLLAPSED_SPREAD = 0.5
+COLLAPSED_SEEDS = 0.25
 # Root mean square, against the very first iteration, the only one before any weight has changed: 1.8 in well runs,
 # where it began with the blurred first step; 3 at a learning rate a hundred times too high.
 SATURATED_MAGNITUDE = 2.5
@@ -39,6 +40,9 @@ MESSAGES = {
     "collapse": "the student's pictures differ only {0:.0%} as much from each other as when the run began. It is "
     "collapsing onto a few pictures: lower student_learning_rate or raise fake_learning_rate, lower the guider's "
     "guidance_scale, raise batch_size.",
+    "seeds": "the pictures of one prompt differ only {0:.0%} as much by their seeds as when the run began. Prompts are "
+    "collapsing onto one picture each: lower student_learning_rate or raise fake_learning_rate, lower the guider's "
+    "guidance_scale.",
     "saturation": "the student's values are {0:.1f} times as large as when the run began, which shows as glaring "
     "colours. The steps are too large: lower student_learning_rate; a lower guidance_scale or alpha helps too.",
     "fake_score_lost": "the fake score's loss is {0:.2g}; above 1 it knows less than nothing about the student's "
@@ -67,6 +71,7 @@ class Health:
         self.warned: set[str] = set()
         self._recent: deque[StepResult] = deque(maxlen=window)
         self._first: list[StepResult] = []
+        self._seeds = 0.0
 
     def recall(self, rows: Iterable[Mapping[str, Any]], *, warnings: bool) -> None:
         """Take in the metrics of a run that goes on. warnings: those given then are not given again."""
@@ -74,6 +79,8 @@ class Health:
         for row in rows:
             if "warning" in row:
                 self.warned |= {row["warning"]} if warnings else set()
+            elif "seed_spread" in row:
+                self._seeds = self._seeds or row["seed_spread"]
             elif all(row.get(name) is not None for name in names):
                 self._take(StepResult(**{name: row[name] for name in names}))
 
@@ -85,6 +92,16 @@ class Health:
         new = {kind: value for kind, value in self._signs().items() if kind not in self.warned}
         self.warned |= new.keys()
         return [HealthWarning(kind, MESSAGES[kind].format(value)) for kind, value in new.items()]
+
+    def look(self, seed_spread: float) -> list[HealthWarning]:
+        """The same for the spread of one prompt's pictures across seeds, in the network's own scale; the first that is
+        told is that of the run's start."""
+        self._seeds = self._seeds or seed_spread
+        share = seed_spread / self._seeds if self._seeds else 1.0
+        if "seeds" in self.warned or share >= COLLAPSED_SEEDS:
+            return []
+        self.warned.add("seeds")
+        return [HealthWarning("seeds", MESSAGES["seeds"].format(share))]
 
     def _take(self, result: StepResult) -> None:
         if len(self._first) < FIRST:

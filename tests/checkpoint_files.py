@@ -109,15 +109,16 @@ CHECKPOINTS = {
             context=1024,
             marker=PREFIX + "output_blocks.11.1.transformer_blocks.0.norm1.bias",
         ),
-        # Of ComfyUI's kinds of SDXL, KOALA is the one with the fewest transformer blocks: 2 + 5.
+        # SDXL is told by its transformer blocks on the way down, 2 + 2 and 10 + 10; the file has those alone.
         Checkpoint(
             "sdxl",
-            "KOALA_700M",
+            "SDXL",
             "EPS",
             {
-                "num_res_blocks": [1, 2],
-                "transformer_depth": [0, 2, 5],
-                "transformer_depth_output": [0, 0, 0, 0, 0],
+                "num_res_blocks": [2, 2, 2],
+                "channel_mult": [1, 1, 1],
+                "transformer_depth": [0, 0, 2, 2, 10, 10],
+                "transformer_depth_output": [0] * 9,
                 "use_linear_in_transformer": True,
                 "num_classes": "sequential",
                 "adm_in_channels": 2816,

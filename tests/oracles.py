@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import Cond, PromptSet
-from sid_pack.sid_core.distill import Predictors
+from sid_pack.sid_core.distill import Bucket, Predictors
 from sid_pack.sid_core.guidance import guided
 from sid_pack.sid_core.process import Process
 from sid_pack.sid_core.run import Run
@@ -82,6 +82,7 @@ class ToyDistillation:
     def __init__(self, process: Process, settings: Settings, *, time_scale: float = 1e-3, dtype=torch.float32):
         self.process = process
         self.prompts = toy_prompts(dtype=dtype)
+        self.buckets = [Bucket((2, 1, 1), self.prompts)]
         self.teacher = ToyNetwork(seed=1, dtype=dtype).requires_grad_(False)
         self.run = Run(ToyNetwork(seed=2, dtype=dtype), ToyNetwork(seed=3, dtype=dtype), settings)
         teacher = toy_predictor(self.teacher, process, time_scale)
@@ -100,7 +101,7 @@ class ToyDistillation:
         """The generator that trains the run."""
         from sid_pack.sid_core.distill import distill
 
-        return distill(self.run, self.predict, self.prompts, self.process, (2, 1, 1), torch.device("cpu"))
+        return distill(self.run, self.predict, self.buckets, self.process, torch.device("cpu"))
 
     def train(self, iterations: int) -> list:
         """Results of that many iterations."""
@@ -111,3 +112,46 @@ class ToyDistillation:
 def small(settings: Settings, **changes) -> Settings:
     """`settings` with a batch and learning rates for toys."""
     return replace(settings, **({"batch": 8, "student_learning_rate": 1e-2, "fake_learning_rate": 1e-2} | changes))
+
+
+class Watch:
+    """Wraps a run's predictors and notes each call as (role, whether gradients reach its weights, prompts' rows)."""
+
+    def __init__(self, toy: ToyDistillation):
+        self.calls: list[tuple[str, bool, Tensor]] = []
+        self.student_outputs: list[tuple[Tensor, Tensor]] = []
+        inner = toy.predict
+
+        def fake(x_t, t, cond):
+            self.calls.append(("fake", next(toy.run.fake.parameters()).requires_grad, cond["word"]))
+            return inner.fake(x_t, t, cond)
+
+        def one_teacher(x_t, t, cond):
+            self.calls.append(("teacher", False, cond["word"]))
+            return inner.teacher(x_t, t, cond, cond)
+
+        def student(x_t, t, cond):
+            clean = inner.student(x_t, t, cond)
+            self.calls.append(("student", clean.requires_grad, cond["word"]))
+            self.student_outputs.append((x_t, clean))
+            return clean
+
+        scale = toy.run.settings.guidance.teacher
+        toy.predict = Predictors(
+            lambda x_t, t, cond, uncond: guided(one_teacher, x_t, t, cond, uncond, scale), fake, student
+        )
+
+    def count(self, role: str, trained: bool) -> int:
+        return sum(call[:2] == (role, trained) for call in self.calls)
+
+
+def break_prompt(toy: ToyDistillation, word: int, value: float = math.nan, everywhere: bool = False) -> None:
+    """The student's pictures for one prompt (or for all) come out as `value`."""
+    student = toy.predict.student
+
+    def broken(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        clean = student(x_t, t, cond)
+        bad = torch.ones(len(clean), dtype=torch.bool) if everywhere else cond["word"][:, word] == 1
+        return torch.where(bad[:, None, None, None], torch.full_like(clean, value), clean)
+
+    toy.predict = replace(toy.predict, student=broken)

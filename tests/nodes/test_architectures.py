@@ -63,7 +63,7 @@ def test_each_sample_has_its_own_prompt(model):
 def test_an_iteration_trains_the_student_and_leaves_the_model_alone(model):
     from sid_pack.nodes import adapt
     from sid_pack.sid_core.data import PromptSet
-    from sid_pack.sid_core.distill import Predictors, distill
+    from sid_pack.sid_core.distill import Bucket, Predictors, distill
     from sid_pack.sid_core.guidance import Guidance, guided
     from sid_pack.sid_core.run import Run
     from sid_pack.sid_core.settings import Settings
@@ -84,7 +84,7 @@ def test_an_iteration_trains_the_student_and_leaves_the_model_alone(model):
             adapt.predictor(fake, process),
             adapt.predictor(student, process),
         )
-        result = next(distill(run, predict, prompts, process, latent(model).shape[1:], torch.device("cpu")))
+        result = next(distill(run, predict, [Bucket(latent(model).shape[1:], prompts)], process, torch.device("cpu")))
     assert result.iteration == 1 and result.skipped == 0
     trained = student.diffusion_model.state_dict()
     moved = [key for key, value in before.items() if not torch.equal(trained[key], value)]

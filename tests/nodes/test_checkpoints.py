@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import CHECKPOINTS, PREFIX, Checkpoint, write_scaled_fp8
-from fakes.text_encoder import NODE_CLASS_MAPPINGS
+from fakes import lent_weights, text_encoder
 from graphs import node
 from oracles import relative_error, stable_diffusion_alphas
 from safetensors.torch import load_file
 
+FAKES = text_encoder.NODE_CLASS_MAPPINGS | lent_weights.NODE_CLASS_MAPPINGS
 SIDE = 64
 LEARNING_RATES = {"full": 1e-5, "lora": 1e-3}
 PROMPT = "a lighthouse"
@@ -25,9 +26,9 @@ def checkpoint(request, comfyui) -> Iterator[Checkpoint]:
     import nodes
 
     written = CHECKPOINTS[request.param].write(models_folder("checkpoints"))
-    nodes.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
+    nodes.NODE_CLASS_MAPPINGS.update(FAKES)
     yield CHECKPOINTS[request.param]
-    for name in NODE_CLASS_MAPPINGS:
+    for name in FAKES:
         del nodes.NODE_CLASS_MAPPINGS[name]
     written.unlink()
 
@@ -208,3 +209,36 @@ def test_a_quantized_model_is_distilled_into_a_lora(checkpoint, run_graph):
     every_lora_has_moved(result.value("distilled").get_attachment("sid_student_lora"), teacher)
     latent, untrained = (run.value("generated")["samples"] for run in (result, before))
     assert 1e-3 < relative_error(latent, untrained) < 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_that_are_only_lent_are_read_again_to_train_with(checkpoint, mode, run_graph):
+    from comfy.model_patcher import ModelPatcher
+
+    if checkpoint.name != "sd15" or not hasattr(ModelPatcher, "is_dynamic"):
+        pytest.skip("one kind of file is enough, and this ComfyUI always has its weights in memory")
+    students = {}
+    for model in ("file", "lent"):
+        graph = distilled(checkpoint, mode) | {"lent": node("FakeLentWeights", model=["file", 0])}
+        graph["guider"]["inputs"]["model"] = [model, 0]
+        result = run_graph({name: part for name, part in graph.items() if name not in ("generated", "kept")})
+        assert result.success, result.error
+        shutil.rmtree(result.value("distilled", 1))
+        file = Path(result.value("saved"))
+        students[model] = load_file(file)
+        file.unlink()
+        assert result.value("distilled").is_dynamic() == (model == "lent")
+    assert students["file"].keys() == students["lent"].keys()
+    assert all(torch.equal(tensor, students["lent"][key]) for key, tensor in students["file"].items())
+
+
+def test_lent_weights_without_a_file_are_refused(comfyui):
+    import tiny_models
+
+    from sid_pack.nodes import adapt
+
+    (lent,) = lent_weights.FakeLentWeights().run(tiny_models.sd15())
+    if not hasattr(lent, "cached_patcher_init"):
+        pytest.skip("this ComfyUI always has its weights in memory")
+    with pytest.raises(ValueError, match="--disable-dynamic-vram"):
+        adapt.with_ordinary_weights(lent)

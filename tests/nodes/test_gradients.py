@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sid_pack.sid_core.data import PromptSet
-from sid_pack.sid_core.distill import Predictors, distill, generator_for
+from sid_pack.sid_core.distill import Bucket, Predictors, distill, generator_for
 from sid_pack.sid_core.guidance import Guidance, guided
 from sid_pack.sid_core.process import VP
 from sid_pack.sid_core.run import Run
@@ -193,7 +193,7 @@ def second_implementation(networks: dict[str, nn.Module], strategy: str) -> Seco
 def gradients_of_distill(student: nn.Module, fake: nn.Module, predict: Predictors, strategy: str) -> dict[str, Weights]:
     """What the first iteration of `distill` leaves in the networks' weights."""
     run = Run(student, fake, settings_for(strategy))
-    result = next(distill(run, predict, prompts(), VP.stable_diffusion("eps"), SHAPE, torch.device("cpu")))
+    result = next(distill(run, predict, [Bucket(SHAPE, prompts())], VP.stable_diffusion("eps"), torch.device("cpu")))
     assert (result.step, result.skipped) == (2, 0)
     return {
         role: {name: weight.grad for name, weight in network.named_parameters()}

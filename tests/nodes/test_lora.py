@@ -75,7 +75,7 @@ def test_untrained_roles_are_bitwise_the_model(name, comfyui):
 def test_training_changes_the_loras_and_not_a_bit_of_the_model(name, dtype, comfyui):
     from sid_pack.nodes import adapt
     from sid_pack.sid_core.data import PromptSet
-    from sid_pack.sid_core.distill import distill
+    from sid_pack.sid_core.distill import Bucket, distill
     from sid_pack.sid_core.guidance import Guidance
     from sid_pack.sid_core.run import Run
     from sid_pack.sid_core.settings import Settings
@@ -94,7 +94,7 @@ def test_training_changes_the_loras_and_not_a_bit_of_the_model(name, dtype, comf
             row = {key: value[:1].clone() for key, value in cond.items()}
             prompts = PromptSet.of(["a"], [row], {key: value[:1].clone() for key, value in uncond.items()})
             process = adapt.process_of(model)
-            iterations = distill(run, roles.predict, prompts, process, x.shape[1:], torch.device("cpu"))
+            iterations = distill(run, roles.predict, [Bucket(x.shape[1:], prompts)], process, torch.device("cpu"))
             for _ in range(2):
                 with roles.ready():
                     result = next(iterations)

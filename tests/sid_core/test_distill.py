@@ -1,21 +1,20 @@
 """The training iteration: a problem with a known answer, a second implementation, and what it costs."""
 
 import math
-import sys
-from dataclasses import astuple, replace
+from dataclasses import astuple
 
 import pytest
 import torch
-from oracles import ToyDistillation, small, stable_diffusion_alphas, toy_prompts
+from oracles import ToyDistillation, Watch, break_prompt, small, stable_diffusion_alphas, toy_prompts
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import PromptSet
 from sid_pack.sid_core.distill import Bucket, Predictors, distill, generator_for
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.process import VP, Flow, Process
-from sid_pack.sid_core.run import NotFiniteError, Run
+from sid_pack.sid_core.run import Run
 from sid_pack.sid_core.sampling import few_step, step_times
-from sid_pack.sid_core.settings import Settings, draw_score_times, learning_rate_factor, time_weight
+from sid_pack.sid_core.settings import Settings
 
 LSG, ZERO, ANTI = Guidance.lsg(2.0), Guidance.zero_cfg(), Guidance.anti_cfg(-1.0)
 STRATEGIES = pytest.mark.parametrize("guidance", [LSG, ZERO, ANTI], ids=lambda guidance: guidance.name)
@@ -77,7 +76,7 @@ def test_distillation_brings_the_student_to_the_data(process, steps):
     predict = Predictors(lambda x_t, t, cond, uncond: teacher(x_t, t, cond), fake, student)
     words = torch.eye(2)
     prompts = PromptSet.of(["low", "high"], [{"word": words[:1]}, {"word": words[1:]}], {"word": torch.zeros(1, 2)})
-    results = distill(Run(student, fake, settings), predict, prompts, process, (1,), torch.device("cpu"))
+    results = distill(Run(student, fake, settings), predict, [Bucket((1,), prompts)], process, torch.device("cpu"))
     for _ in range(iterations):
         next(results)
 
@@ -276,38 +275,6 @@ def test_iterations_equal_a_second_implementation(kind, guidance, alpha):
 # What an iteration costs, and where gradients go.
 
 
-class Watch:
-    """Wraps a run's predictors and notes each call as (role, whether gradients reach its weights, prompts' rows)."""
-
-    def __init__(self, toy: ToyDistillation):
-        self.calls: list[tuple[str, bool, Tensor]] = []
-        self.student_outputs: list[tuple[Tensor, Tensor]] = []
-        inner = toy.predict
-        from sid_pack.sid_core.guidance import guided
-
-        def fake(x_t, t, cond):
-            self.calls.append(("fake", next(toy.run.fake.parameters()).requires_grad, cond["word"]))
-            return inner.fake(x_t, t, cond)
-
-        def one_teacher(x_t, t, cond):
-            self.calls.append(("teacher", False, cond["word"]))
-            return inner.teacher(x_t, t, cond, cond)
-
-        def student(x_t, t, cond):
-            clean = inner.student(x_t, t, cond)
-            self.calls.append(("student", clean.requires_grad, cond["word"]))
-            self.student_outputs.append((x_t, clean))
-            return clean
-
-        scale = toy.run.settings.guidance.teacher
-        toy.predict = Predictors(
-            lambda x_t, t, cond, uncond: guided(one_teacher, x_t, t, cond, uncond, scale), fake, student
-        )
-
-    def count(self, role: str, trained: bool) -> int:
-        return sum(call[:2] == (role, trained) for call in self.calls)
-
-
 @pytest.mark.parametrize(
     ("guidance", "training", "fake", "teacher"), [(LSG, 2, 2, 2), (ZERO, 1, 1, 1), (ANTI, 2, 2, 1)]
 )
@@ -362,110 +329,6 @@ def test_between_iterations_every_trained_weight_can_be_trained():
     assert all(weight.requires_grad for network in (toy.run.student, toy.run.fake) for weight in network.parameters())
 
 
-# Numbers that are not finite.
-
-
-def break_prompt(toy: ToyDistillation, word: int, value: float = math.nan, everywhere: bool = False) -> None:
-    """The student's pictures for one prompt (or for all) come out as `value`."""
-    student = toy.predict.student
-
-    def broken(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        clean = student(x_t, t, cond)
-        bad = torch.ones(len(clean), dtype=torch.bool) if everywhere else cond["word"][:, word] == 1
-        return torch.where(bad[:, None, None, None], torch.full_like(clean, value), clean)
-
-    toy.predict = replace(toy.predict, student=broken)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_sample_that_is_not_finite_is_left_out_and_counted(value):
-    toy = ToyDistillation(SD, small(Settings(LSG)))
-    break_prompt(toy, word=1, value=value)
-    watch = Watch(toy)
-    for _, result in zip(range(10), toy.iterations(), strict=False):
-        rows = next(rows for role, _, rows in watch.calls if role == "student")
-        assert result.skipped == int((rows[:, 1] == 1).sum())
-        assert not any((rows[:, 1] == 1).any() for role, _, rows in watch.calls if role != "student")
-        assert math.isfinite(result.student_loss)
-        assert math.isfinite(result.fake_loss)
-        watch.calls.clear()
-    assert all(weight.isfinite().all() for weight in toy.weights())
-    assert any(
-        not torch.equal(a, b)
-        for a, b in zip(toy.weights(), ToyDistillation(SD, toy.run.settings).weights(), strict=True)
-    )
-
-
-def test_nan_within_the_student_never_reaches_its_weights():
-    toy = ToyDistillation(SD, small(Settings(LSG)))
-    student = toy.predict.student
-    toy.predict = replace(
-        toy.predict,
-        student=lambda x_t, t, cond: student(
-            torch.where(cond["word"][:, 1].bool()[:, None, None, None], math.nan, x_t), t, cond
-        ),
-    )
-    assert sum(result.skipped for result in toy.train(5)) > 0
-    assert all(weight.isfinite().all() for weight in toy.weights())
-
-
-def test_a_sample_whose_teacher_gives_nan_is_left_out_of_the_students_loss_alone():
-    toy = ToyDistillation(SD, small(Settings(LSG)))
-    teacher = toy.predict.teacher
-    seen = []
-
-    def broken(x_t: Tensor, t: Tensor, cond: dict[str, Tensor], uncond: dict[str, Tensor]) -> Tensor:
-        bad = cond["word"][:, 1].bool()
-        seen.append(int(bad.sum()))
-        # The network itself meets the NaN, as one that overflows does, so that its gradient is NaN too.
-        return teacher(x_t * torch.where(bad, math.nan, 1.0)[:, None, None, None], t, cond, uncond)
-
-    toy.predict = replace(toy.predict, teacher=broken)
-    results = toy.train(5)
-    assert [result.skipped for result in results] == seen
-    assert sum(seen) > 0
-    assert all(math.isfinite(result.student_loss) for result in results)
-    assert all(weight.isfinite().all() for weight in toy.weights())
-    start, unbroken = ToyDistillation(SD, toy.run.settings), ToyDistillation(SD, toy.run.settings)
-    unbroken.train(5)
-    moved = [
-        [not torch.equal(a, b) for a, b in zip(run.weights()[:4], start.weights()[:4], strict=True)]
-        for run in (toy, unbroken)
-    ]
-    assert moved[0] == moved[1]
-    assert any(moved[0])
-
-
-def test_a_batch_without_a_finite_sample_raises_and_changes_nothing():
-    toy = ToyDistillation(SD, small(Settings(LSG)))
-    toy.train(2)
-    before = toy.weights()
-    break_prompt(toy, word=0, everywhere=True)
-    with pytest.raises(NotFiniteError, match="iteration 3: .*last good weights are kept.*Lower the learning rates"):
-        toy.train(1)
-    assert all(torch.equal(a, b) for a, b in zip(toy.weights(), before, strict=True))
-    assert toy.run.iteration == 2
-
-
-@pytest.mark.parametrize("role", ["fake", "teacher"])
-def test_a_loss_that_is_nan_raises_and_its_weights_stay(role):
-    toy = ToyDistillation(SD, small(Settings(LSG)))
-    toy.train(2)
-    before = toy.weights()
-    toy.predict = replace(toy.predict, **{role: lambda x_t, *_: x_t * math.nan})
-    with pytest.raises(NotFiniteError, match="fake score" if role == "fake" else "student's loss"):
-        toy.train(1)
-    student, fake = toy.weights()[:4], toy.weights()[4:]
-    assert all(torch.equal(a, b) for a, b in zip(student, before[:4], strict=True))
-    assert all(weight.isfinite().all() for weight in fake)
-    if role == "fake":
-        assert all(torch.equal(a, b) for a, b in zip(fake, before[4:], strict=True))
-    assert all(weight.requires_grad for weight in toy.run.fake.parameters())
-
-
-# Micro-batches.
-
-
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -475,7 +338,7 @@ def test_micro_batches_learn_what_the_whole_batch_does(size, broken):
     if broken:
         break_prompt(whole, word=1)
         break_prompt(split, word=1)
-    in_parts = distill(split.run, split.predict, split.prompts, SD, (2, 1, 1), torch.device("cpu"), micro_batch=size)
+    in_parts = distill(split.run, split.predict, split.buckets, SD, torch.device("cpu"), micro_batch=size)
     skipped = 0
     for _, expected, result in zip(range(8), whole.iterations(), in_parts, strict=False):
         assert astuple(result) == pytest.approx(astuple(expected), rel=1e-9)
@@ -487,7 +350,7 @@ def test_micro_batches_learn_what_the_whole_batch_does(size, broken):
 def test_no_more_than_a_micro_batch_goes_through_a_network_at_once():
     toy = ToyDistillation(SD, small(Settings(LSG), batch=5))
     watch = Watch(toy)
-    next(distill(toy.run, toy.predict, toy.prompts, SD, (2, 1, 1), torch.device("cpu"), micro_batch=2))
+    next(distill(toy.run, toy.predict, toy.buckets, SD, torch.device("cpu"), micro_batch=2))
     assert {len(rows) for _, _, rows in watch.calls} == {2, 1}
 
 
@@ -519,7 +382,7 @@ def test_an_iteration_is_of_one_size_and_all_are_drawn_alike():
 
     toy.predict = Predictors(lambda x_t, t, cond, uncond: x_t * 0.5, fake, predict)
     more = [Bucket((2, 3, 5), toy_prompts(4)), Bucket((2, 5, 3), toy_prompts(5))]
-    results = distill(toy.run, toy.predict, toy.prompts, SD, (2, 1, 1), torch.device("cpu"), more_sizes=more)
+    results = distill(toy.run, toy.predict, [*toy.buckets, *more], SD, torch.device("cpu"))
     seen = []
     for _ in range(300):
         next(results)
@@ -533,67 +396,12 @@ def test_an_iteration_is_of_one_size_and_all_are_drawn_alike():
     assert all(70 < count < 130 for count in counts)
 
 
-# The 8-bit optimizer.
-
-
-class Wide(nn.Module):
-    """Enough weights for the 8-bit averages, which small tensors don't have."""
-
-    def __init__(self, seed: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(8192, generator=torch.manual_seed(seed)))
-
-
-def wide(optimizer: str, iterations: int, run: Run | None = None) -> Run:
-    settings = Settings(
-        ZERO, batch=4, optimizer=optimizer, student_learning_rate=0.01, fake_learning_rate=0.01, steps=1
-    )
-    run = run or Run(Wide(0), Wide(1), settings)
-
-    def role(network: Wide):
-        return lambda x_t, t, cond: torch.tanh(network.weight).view(1, -1, 1, 1) + 0 * x_t
-
-    predict = Predictors(lambda x_t, t, cond, uncond: 0.3 + 0 * x_t, role(run.fake), role(run.student))
-    results = distill(run, predict, toy_prompts(), SD, (8192, 1, 1), torch.device("cpu"))
-    for _ in range(iterations):
-        next(results)
-    return run
-
-
-def test_8_bits_learn_what_32_do():
-    trained = wide("Adam", 20).fake, wide("Adam, 8 bits", 20).fake
-    start, exact, coarse = (network.weight.detach() for network in (Wide(1), *trained))
-    assert float((exact - start).abs().mean()) > 0.1
-    assert float((coarse - exact).abs().mean()) < 0.1 * float((exact - start).abs().mean())
-    assert not torch.equal(coarse, exact)
-
-
-def test_8_bits_are_a_quarter_of_the_state_and_go_on_exactly(tmp_path):
-    from sid_pack.sid_core.checkpoint import load_run, save_run
-
-    unbroken, broken = wide("Adam, 8 bits", 6), wide("Adam, 8 bits", 3)
-    state = broken.fake_optimizer.state[broken.fake.weight]
-    assert state["state1"].dtype == state["state2"].dtype == torch.uint8
-    save_run(broken, tmp_path / "run.safetensors", {})
-    resumed = Run(Wide(5), Wide(6), broken.settings)
-    load_run(resumed, tmp_path / "run.safetensors", {})
-    wide("Adam, 8 bits", 3, resumed)
-    assert torch.equal(resumed.student.weight, unbroken.student.weight)
-    assert torch.equal(resumed.fake.weight, unbroken.fake.weight)
-
-
-def test_without_its_library_8_bits_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(ImportError, match="pip install bitsandbytes"):
-        wide("Adam, 8 bits", 1)
-
-
 # Randomness.
 
 
 def outcome(seed: int = 0, rank: int = 0, iterations: int = 4) -> tuple[list, list[Tensor]]:
     toy = ToyDistillation(SD, small(Settings(LSG, seed=seed)))
-    results = distill(toy.run, toy.predict, toy.prompts, SD, (2, 1, 1), torch.device("cpu"), rank=rank)
+    results = distill(toy.run, toy.predict, toy.buckets, SD, torch.device("cpu"), rank=rank)
     return [next(results) for _ in range(iterations)], toy.weights()
 
 
@@ -631,56 +439,6 @@ def test_every_step_is_drawn_equally_often():
     assert len(pairs) == 16  # no step decides the next
 
 
-def test_vp_scores_are_compared_at_every_time_of_the_range():
-    settings, draw = Settings(LSG, score_times=(20, 23)), torch.Generator().manual_seed(0)
-    times = draw_score_times(SD, settings, 4000, draw)
-    assert times.unique().tolist() == [20, 21, 22, 23]
-    assert all(abs(int((times == t).sum()) - 1000) < 100 for t in range(20, 24))
-
-
-def test_flow_scores_are_compared_at_logit_normal_times():
-    times = draw_score_times(Flow(), Settings(LSG), 20_000, torch.Generator().manual_seed(0))
-    logits = torch.logit(times.double())
-    assert float(logits.mean()) == pytest.approx(math.log(2), abs=0.05)
-    assert float(logits.std()) == pytest.approx(1.6, abs=0.05)
-
-
-def test_weightings_over_time():
-    t = torch.tensor([100, 700])
-    alphas = torch.tensor(stable_diffusion_alphas(), dtype=torch.float64)[t]
-    snr = alphas / (1 - alphas)
-    flow = torch.tensor([0.2, 0.5], dtype=torch.float64)
-    for weighting, vp, line in (
-        ("as published", None, 1 - flow),
-        ("1/error", None, None),
-        ("snr", snr, ((1 - flow) / flow) ** 2),
-        ("sqrt(snr)", snr**0.5, (1 - flow) / flow),
-    ):
-        for found, expected in ((time_weight(weighting, SD, t), vp), (time_weight(weighting, Flow(), flow), line)):
-            assert (found is None) == (expected is None)
-            assert found is None or torch.allclose(found.double(), expected, rtol=1e-5)
-
-
-# Settings and the run's other parts.
-
-
-def test_learning_rates_fall_by_half_a_cosine():
-    toy = ToyDistillation(SD, small(Settings(ZERO, learning_rate_decay_iterations=4)))
-    rates = []
-    for _ in zip(range(6), toy.iterations(), strict=False):
-        rates.append(toy.run.student_optimizer.param_groups[0]["lr"])
-        assert toy.run.fake_optimizer.param_groups[0]["lr"] == rates[-1]
-    expected = [0.01 * 0.5 * (1 + math.cos(math.pi * min(1, i / 4))) for i in range(6)]
-    assert rates == pytest.approx(expected, abs=1e-9)
-
-
-def test_learning_rates_rise_linearly_in_the_warm_up():
-    settings = Settings(ZERO, warm_up_iterations=4, learning_rate_decay_iterations=10)
-    factors = [learning_rate_factor(settings, i) for i in range(7)]
-    cosine = [0.5 * (1 + math.cos(math.pi * i / 10)) for i in range(7)]
-    assert factors == pytest.approx([c * f for c, f in zip(cosine, [0.2, 0.4, 0.6, 0.8, 1, 1, 1], strict=True)])
-
-
 def test_the_fake_score_is_updated_as_often_as_asked_on_pictures_of_their_own():
     toy = ToyDistillation(SD, small(Settings(ZERO, fake_updates=3)))
     watch = Watch(toy)
@@ -699,82 +457,3 @@ def test_the_fake_score_is_updated_as_often_as_asked_on_pictures_of_their_own():
     assert len({tuple(x_t.flatten().tolist()) for x_t in inputs}) == len(inputs)
     once = ToyDistillation(SD, small(Settings(ZERO)))
     assert results[0].step == once.train(1)[0].step
-
-
-def test_gradients_are_clipped_to_the_norm_asked_for():
-    toy = ToyDistillation(SD, small(Settings(LSG, gradient_norm=1e-3)))
-    toy.train(1)
-    for network in (toy.run.student, toy.run.fake):
-        norm = torch.cat([weight.grad.flatten() for weight in network.parameters()]).norm()
-        assert float(norm) == pytest.approx(1e-3, rel=1e-3)
-
-
-def test_the_averaged_weights_are_lent_and_given_back():
-    toy = ToyDistillation(SD, small(Settings(LSG, ema_half_life_images=1e6)))
-    toy.train(3)
-    mine, averaged = toy.weights(), {name: weight.clone() for name, weight in toy.run.averaged().items()}
-    with pytest.raises(KeyError), toy.run.averaged_weights():
-        for name, weight in toy.run.student.named_parameters():
-            assert torch.equal(weight, averaged[name])
-        raise KeyError
-    assert all(torch.equal(a, b) for a, b in zip(mine, toy.weights(), strict=True))
-    assert any(not torch.equal(averaged[name], weight) for name, weight in toy.run.student.named_parameters())
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps is 0"),
-        ({"batch": 0}, "batch is 0"),
-        ({"fake_updates": 0}, "fake_updates is 0"),
-        ({"weighting": "w"}, "weighting is 'w'"),
-        ({"optimizer": "SGD"}, "optimizer is 'SGD'"),
-        ({"score_times": (20, 1000)}, "20…1000"),
-    ],
-)
-def test_settings_that_cannot_be_trained_with_raise(changes, message):
-    with pytest.raises(ValueError, match=message):
-        Settings(LSG, **changes)
-
-
-# Loss scaling.
-
-
-def test_scaling_the_loss_changes_nothing_in_float32():
-    plain, scaled = (ToyDistillation(SD, small(Settings(LSG, gradient_norm=0.5))) for _ in range(2))
-    scaled.run = Run(scaled.run.student, scaled.run.fake, scaled.run.settings, loss_scaling=True)
-    assert plain.train(6) == scaled.train(6)
-    assert all(torch.equal(a, b) for a, b in zip(scaled.weights(), plain.weights(), strict=True))
-
-
-@pytest.mark.parametrize("scaling", [False, True])
-def test_scaling_saves_gradients_that_float16_is_too_coarse_for(scaling):
-    toy = ToyDistillation(SD, small(Settings(LSG)))
-    toy.run = Run(toy.run.student, toy.run.fake, toy.run.settings, loss_scaling=scaling)
-    student, before = toy.predict.student, toy.weights()
-
-    def in_float16(x_t, t, cond):
-        # What comes back through the half-precision sum is smaller by 2^-26, below float16's least number.
-        clean = student(x_t, t, cond)
-        return x_t * 0 + clean.detach() + (clean - clean.detach()).half().float() * 2**-26
-
-    toy.predict = replace(toy.predict, student=in_float16)
-    toy.train(3)
-    learnt = any(not torch.equal(a, b) for a, b in zip(toy.weights()[:4], before[:4], strict=True))
-    assert learnt == scaling
-
-
-def test_a_step_whose_scaled_gradients_overflow_is_left_out():
-    toy = ToyDistillation(SD, small(Settings(LSG)))
-    toy.run = Run(toy.run.student, toy.run.fake, toy.run.settings, loss_scaling=True)
-    before, scale = toy.weights(), toy.run.student_scaler.get_scale()
-    handles = [
-        parameter.register_hook(lambda gradient: gradient * math.inf) for parameter in toy.run.student.parameters()
-    ]
-    toy.train(1)
-    assert all(torch.equal(a, b) for a, b in zip(toy.weights()[:4], before[:4], strict=True))
-    assert toy.run.student_scaler.get_scale() == scale / 2
-    for handle in handles:
-        handle.remove()
-    toy.train(1)
-    assert any(not torch.equal(a, b) for a, b in zip(toy.weights()[:4], before[:4], strict=True))

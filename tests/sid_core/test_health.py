@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data import Cond, PromptSet
-from sid_pack.sid_core.distill import Predictors, StepResult, distill
+from sid_pack.sid_core.distill import Bucket, Predictors, StepResult, distill
 from sid_pack.sid_core.guidance import Guidance
 from sid_pack.sid_core.health import MESSAGES, Health
 from sid_pack.sid_core.process import VP
@@ -148,7 +148,7 @@ def real_warnings(rate: float) -> set[str]:
     predict = Predictors(lambda x_t, t, cond, uncond: teacher(x_t, t, cond), fake, student)
     prompts = PromptSet.of(["any"], [{"word": torch.ones(1, 1)}], {"word": torch.zeros(1, 1)})
     health, seen = Health(settings.batch), set()
-    results = distill(Run(student, fake, settings), predict, prompts, SD, (8,), torch.device("cpu"))
+    results = distill(Run(student, fake, settings), predict, [Bucket((8,), prompts)], SD, torch.device("cpu"))
     try:
         for result in islice(results, 150):
             seen |= {warning.kind for warning in health.update(result)}
