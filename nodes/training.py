@@ -100,7 +100,7 @@ class Training:
             if self.run.torn:
                 log.warning("SiD: stopped while weights were changed, so only what was saved before is kept")
             elif self.run.iteration > self.saved:
-                self.save()
+                self._save_what_can_be()
             raise
         if self.run.iteration > self.saved:
             self.save()
@@ -188,6 +188,13 @@ class Training:
         self.saved = self.run.iteration
         with replacing(self.folder.path / "curves.png") as temporary:
             draw_metrics(self.folder.metrics.rows()).save(temporary, "PNG")
+
+    def _save_what_can_be(self) -> None:
+        """After an error, which is the one to be shown, and not that the disk is full as well."""
+        try:
+            self.save()
+        except OSError as error:
+            log.warning("SiD: what was learnt since iteration %d could not be saved: %s", self.saved, error)
 
     def look(self, iteration: int, show) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews

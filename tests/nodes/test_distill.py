@@ -6,11 +6,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from graphs import distilled, node
-from PIL import Image
+from PIL import Image, ImageChops
 from safetensors.torch import load_file
 
 
@@ -38,8 +39,13 @@ def final_state(folder: Path, iteration: int) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in load_file(folder / f"state_{iteration:07}.safetensors").items()}
 
 
-def metrics(folder: Path) -> list[dict]:
+def all_metrics(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def metrics(folder: Path) -> list[dict]:
+    """Without the looks at how far seeds matter."""
+    return [row for row in all_metrics(folder) if "seed_spread" not in row]
 
 
 @pytest.fixture
@@ -92,9 +98,9 @@ def test_the_same_seed_learns_the_same_student_and_the_teacher_is_not_touched(ru
     assert same(shipped, teacher.model.diffusion_model.state_dict())
 
 
-@pytest.mark.parametrize("forward", [19, 22])
+@pytest.mark.parametrize("forward", [27, 30])
 def test_cancel_keeps_what_was_learnt_and_the_run_goes_on(run_graph, monkeypatch, runs, forward):
-    """Cancelled in the third iteration, before or after the fake score's half, it ends bitwise as if it was not."""
+    """In the third iteration, before or after the fake score's half; eight forwards look at the run's start."""
     import comfy.model_management
 
     from sid_pack.nodes import distill
@@ -209,6 +215,48 @@ def test_a_preview_shows_the_students_own_pictures_at_all_steps_and_at_one(run_g
     assert two.crop((0, 0, one.width, one.height)).tobytes() != one.tobytes()
 
 
+def test_the_spread_across_seeds_is_that_of_eight_pictures_of_one_prompt(run_graph, runs, monkeypatch):
+    from sid_pack.nodes import training
+
+    looked_at, few_step = [], training.few_step
+
+    def kept(*args, **kwargs):
+        looked_at.append(few_step(*args, **kwargs))
+        return looked_at[-1]
+
+    monkeypatch.setattr(training, "few_step", kept)
+    graph = distilled(iterations=3, preview_every=2, run_name="seeds", batch_size=8)
+    graph["positive"]["inputs"]["text"] = graph["prompts"]["inputs"]["text"].splitlines()[0]
+    graph["generated"]["inputs"]["batch_size"] = 8
+    result = run_graph(graph)
+    assert result.success, result.error
+    rows = {row["iteration"]: row["seed_spread"] for row in all_metrics(runs / "seeds") if "seed_spread" in row}
+    assert list(rows) == [0, 2, 3]
+    for pictures, told in zip(looked_at, rows.values(), strict=True):
+        assert pictures.shape == (8, 16, 8, 8)
+        assert told == pytest.approx(float(np.std(pictures.numpy(), axis=0).mean()), rel=1e-5)
+    # From other seeds, and by the node; eight pictures know their deviation to a third.
+    latents = result.value("distilled").model.process_latent_in(result.value("generated")["samples"])
+    assert rows[3] == pytest.approx(float(latents.std(0, correction=0).mean()), rel=0.35)
+
+
+def test_no_more_than_a_micro_batch_is_looked_at_at_once(run_graph, runs, monkeypatch):
+    """And the previews are the same pictures."""
+    from sid_pack.nodes import training
+
+    sizes, few_step = set(), training.few_step
+    monkeypatch.setattr(training, "few_step", lambda *a, **k: (sizes.add(len(a[1])), few_step(*a, **k))[1])
+    for name, micro_batch in (("whole", 0), ("parts", 1)):
+        graph = distilled(iterations=1, student_learning_rate=0.0, run_name=name, micro_batch=micro_batch)
+        graph["distilled"]["inputs"]["vae"] = ["demo", 2]
+        sizes.clear()
+        result = run_graph(graph)
+        assert result.success, result.error
+        assert sizes == {micro_batch or 2}
+    whole, parts = (Image.open(runs / name / "previews" / "preview_0000001.png") for name in ("whole", "parts"))
+    assert max(high for _, high in ImageChops.difference(whole, parts).getextrema()) <= 1
+
+
 @pytest.mark.parametrize(("steps", "shown"), [(1, [1]), (2, [2, 1]), (4, [4, 3, 2, 1]), (8, [8, 4, 1])])
 def test_a_preview_has_a_row_for_each_number_of_steps_or_for_some_of_many(comfyui, steps, shown):
     from sid_pack.nodes.training import shown_steps
@@ -319,6 +367,23 @@ def test_a_full_disk_while_saving_says_so_and_keeps_the_state_before(run_graph, 
     assert checkpoints(runs / "full") == [state.name] and state.read_bytes() == before
     monkeypatch.undo()
     assert run_graph(distilled(iterations=3, run_name="full", existing_run="continue it")).success
+
+
+def test_what_failed_is_told_even_if_the_disk_is_full_too(run_graph, monkeypatch, caplog):
+    from sid_pack.nodes import training
+    from sid_pack.sid_core import checkpoint
+
+    def fail(error: Exception):
+        def failing(*_):
+            raise error
+
+        return failing
+
+    monkeypatch.setattr(checkpoint, "save_file", fail(OSError(28, "No space left on device")))
+    monkeypatch.setattr(training.Progress, "update", fail(RuntimeError("what failed first")))
+    result = run_graph(distilled(run_name="both"))
+    assert "what failed first" in result.error
+    assert "could not be saved" in caplog.text and "Free some space" in caplog.text
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run_graph, runs, caplog):
