@@ -96,8 +96,26 @@ def test_a_student_without_a_signal_is_named_only_once_it_had_its_time():
     assert kinds(slow[:450]) == []
 
 
+def test_seeds_that_no_longer_matter_are_told_of_once():
+    health = Health(BATCH)
+    looks = [[warning.kind for warning in health.look(spread)] for spread in (0.4, 0.5, 0.041, 0.039, 0.01)]
+    assert looks == [[], [], [], ["seeds"], []]
+    told, settings_changed = Health(BATCH), Health(BATCH)
+    rows = [
+        {"iteration": 0, "seed_spread": 0.4},
+        {"iteration": 9, "seed_spread": 0.01},
+        {"iteration": 9, "warning": "seeds"},
+    ]
+    told.recall(rows, warnings=True)
+    settings_changed.recall(rows, warnings=False)
+    assert told.look(0.039) == [] and settings_changed.look(0.041) == []
+    (warning,) = settings_changed.look(0.039)
+    assert "10%" in warning.message and "fake_learning_rate" in warning.message
+    assert Health(BATCH).look(0.0) == []  # a batch of nothing but zeros has no beginning to be judged by
+
+
 def test_every_kind_has_been_seen_in_a_test():
-    seen = {"nan", "collapse", "saturation", "fake_score_lost", "fake_score_behind", "no_signal"}
+    seen = {"seeds", "nan", "collapse", "saturation", "fake_score_lost", "fake_score_behind", "no_signal"}
     assert seen == MESSAGES.keys()
 
 
