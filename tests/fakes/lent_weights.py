@@ -22,6 +22,9 @@ class FakeLentWeights:
             def is_dynamic(self) -> bool:
                 return True
 
+            def set_in_use_by_current_prompt(self, in_use: bool) -> None:
+                """What the executor tells such models, for their pages in memory."""
+
             def load(self, *_, **__) -> None:
                 raise AssertionError("weights that are lent can't be loaded")
 
