@@ -213,6 +213,7 @@ def test_a_quantized_model_is_distilled_into_a_lora(checkpoint, run_graph):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_weights_that_are_only_lent_are_read_again_to_train_with(checkpoint, mode, run_graph):
+    import comfy.model_management
     from comfy.model_patcher import ModelPatcher
 
     if checkpoint.name != "sd15" or not hasattr(ModelPatcher, "is_dynamic"):
@@ -221,6 +222,7 @@ def test_weights_that_are_only_lent_are_read_again_to_train_with(checkpoint, mod
     for model in ("file", "lent"):
         graph = distilled(checkpoint, mode) | {"lent": node("FakeLentWeights", model=["file", 0])}
         graph["guider"]["inputs"]["model"] = [model, 0]
+        comfy.model_management.unload_all_models()  # else the other MODEL's weights would do
         result = run_graph({name: part for name, part in graph.items() if name not in ("generated", "kept")})
         assert result.success, result.error
         shutil.rmtree(result.value("distilled", 1))
