@@ -109,8 +109,8 @@ def _instant_style(layers: list[Layer]) -> tuple[set[str], set[str]]:
     """InstantStyle's blocks (arXiv 2404.02733) for style and for composition, by diffusers' names.
 
     SDXL, which has attention at its lowest resolution: up_blocks.0.attentions.1, and the last before the middle,
-    down_blocks.2.attentions.1. SD1.5, by its authors' program: the first level on the way up with attention, up_blocks.1;
-    and, as its counterpart, the last on the way down, down_blocks.2.
+    down_blocks.2.attentions.1. SD1.5, by its authors' program: the first level on the way up with attention,
+    up_blocks.1; and, as its counterpart, the last on the way down, down_blocks.2.
     """
     up = [layer.name for layer in layers if layer.block[0] == "output"]
     down = [layer.name for layer in layers if layer.block[0] == "input"]

@@ -24,8 +24,9 @@ def of_real_shape():
     """A function: the layers of a UNet that has all blocks of SD1.5 or SDXL, with 32 channels and no values."""
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from sid_pack.nodes.unet_layers import cross_attention_layers
     from tiny_models import UNET
+
+    from sid_pack.nodes.unet_layers import cross_attention_layers
 
     class Model:
         pass
@@ -124,8 +125,9 @@ def test_a_block_that_is_not_there_is_named(of_real_shape, listed):
 def test_the_names_are_those_at_run_time():
     """Each layer, replaced by its key, is called once, in the block and with the number and widths that it says."""
     import comfy.samplers
-    from sid_pack.nodes.unet_layers import cross_attention_layers
     from tiny_models import conditioning, sd15, sdxl
+
+    from sid_pack.nodes.unet_layers import cross_attention_layers
 
     for model in (sd15(), sdxl()):
         calls = {}
@@ -152,7 +154,8 @@ def test_the_names_are_those_at_run_time():
 
 
 def test_a_model_of_another_kind_has_none():
-    from sid_pack.nodes.unet_layers import cross_attention_layers
     from tiny_models import sd3
+
+    from sid_pack.nodes.unet_layers import cross_attention_layers
 
     assert cross_attention_layers(sd3()) == []
