@@ -26,10 +26,12 @@ def vision(tmp_path):
 
 def attentions_of(model) -> list:
     """The cross-attention modules in the order of files, by their names alone."""
-    modules = [
-        (name, module) for name, module in model.model.diffusion_model.named_modules() if name.endswith(".attn2")
-    ]
-    return [module for _, module in sorted(modules, key=lambda pair: ORDER.index(pair[0].partition(".")[0]))]
+    return [model.model.diffusion_model.get_submodule(name) for name in names_of(model)]
+
+
+def names_of(model) -> list[str]:
+    names = [name for name, _ in model.model.diffusion_model.named_modules() if name.endswith(".attn2")]
+    return sorted(names, key=lambda name: ORDER.index(name.partition(".")[0]))
 
 
 def images(count: int, seed: int = 1, side: int = 40) -> torch.Tensor:
@@ -421,7 +423,7 @@ def test_the_host_loads_the_weights_with_the_model(tmp_path, vision):
     model = sd15()
     file = File(tmp_path, model, "plus")
     patched = file.node(model, vision, images(1))
-    assert patched.model_patches_models() == [file.adapter.weights]
+    assert set(patched.model_patches_models()) == {file.adapter.weights}
     expected = sampled(patched)
     comfy.model_management.unload_all_models()
     again = file.node(model, vision, images(1))
