@@ -1,6 +1,7 @@
 """CleanStyle on a MODEL: whatever image prompts it has go on without their content."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import comfy.model_base

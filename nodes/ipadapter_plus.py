@@ -15,8 +15,8 @@ class PlusBranch:
     """One image prompt of IPAdapter_plus in one layer: its callback and the arguments that it is called with.
 
     The callback projects the image tokens itself, at each call: to keys and then to values, by name out of the
-    adapter's `ip_layers.to_kvs`, and of each the conditional half before the unconditional one. So it is given an adapter whose
-    projections are changed, and all else that it does (weight types, masks, scaling, unfolding) stays as it is.
+    adapter's `ip_layers.to_kvs`, and of each the conditional half before the unconditional one. So it is given an
+    adapter whose projections are changed, and all else that it does (weight types, masks, unfolding) stays as it is.
     """
 
     def __init__(self, callback: Callable[..., Tensor], kwargs: dict[str, Any]):
