@@ -1,6 +1,8 @@
 """The seam between ComfyUI and the method: a MODEL as process and predictor, CONDITIONING as tensors, weights."""
 
+import bisect
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +54,29 @@ def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
     alpha, sigma = process.coefficients(times)
     ratio = sigma if isinstance(process, Flow) else sigma / alpha
     return torch.cat([ratio, ratio.new_zeros(1)]).float()
+
+
+def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
+    """A function from sigma to progress p: 0 at pure noise, 1 at the image. It undoes the host's percent_to_sigma.
+
+    So p means what start and end percents mean elsewhere, whatever the schedule, the sampler or the number of steps.
+    """
+    sampling = model.get_model_object("model_sampling")
+    cells = 1000  # SD models have as many noise levels
+    # From the image to pure noise, but for the very ends: of these the host says 0 and a billion.
+    progress = [1 - 1e-6, *(index / cells for index in range(cells - 1, 0, -1)), 1e-6]
+    log_sigmas = [math.log(float(sampling.percent_to_sigma(p))) for p in progress]
+
+    def progress_at(sigma: float) -> float:
+        if sigma <= 0:
+            return 1.0
+        wanted = math.log(sigma)
+        right = min(max(bisect.bisect_left(log_sigmas, wanted), 1), len(log_sigmas) - 1)
+        left = right - 1
+        share = (wanted - log_sigmas[left]) / (log_sigmas[right] - log_sigmas[left])
+        return min(max(progress[left] + share * (progress[right] - progress[left]), 0.0), 1.0)
+
+    return progress_at
 
 
 def compute_dtype(model: ModelPatcher) -> torch.dtype:
