@@ -14,6 +14,7 @@ from ..sid_core.cleanstyle import Spectrum
 from . import adapt
 from .image_branches import Branch, Project
 from .image_prompts import ImagePromptAttention, Key, attn2_replacements, image_prompts, put_attention
+from .joined_tokens import purify_style_references, style_references
 from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings
 
 ALL, STYLE, LISTED = "all", "style block", "listed"
@@ -35,9 +36,10 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
         for key, (base, branches) in image_prompts(model).items()
         if any(_image_tokens(_bare(branch)) for branch in branches)
     }
-    if not prompts:
+    joined = style_references(model)
+    if not prompts and not joined:
         raise ValueError(_nothing_to_purify(model))
-    chosen = _chosen(model, list(prompts), blocks, listed)
+    chosen = _chosen(model, list(prompts), blocks, listed) if prompts else set()
     _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
     progress_at = adapt.progress_by_sigma(model)
     clone = model.clone()
@@ -55,6 +57,8 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
             if key in chosen
         },
     )
+    if joined:
+        purify_style_references(clone, settings, progress_at)
     return clone
 
 
@@ -187,7 +191,10 @@ def _nothing_to_purify(model: ModelPatcher) -> str:
             "IPAdapter pack, update it."
         )
     if not adapt.transformer_indices(model):
-        return message + "It has no cross-attention of that kind: for Flux, use CleanStyleConditioning."
+        return message + (
+            "It has no cross-attention of that kind: on Flux, use USOStyleReference before this node, or "
+            "CleanStyleConditioning for Redux."
+        )
     return message + "Nodes that load a MODEL again, after the image prompt, lose it."
 
 
