@@ -10,10 +10,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..sid_core.cleanstyle import Spectrum
 from .image_prompts import sigma_of
-from .purify import OFF, UNCOND, References, Settings
+from .purify import OFF, Settings
 
 KEY = "cleanstyle.joined_tokens"
+UNCONDITIONAL = 1  # in the host's cond_or_uncond
+PICTURES = 8  # whose spectra are kept
 POST_INPUT = "post_input"  # the host's patches between a DiT's embedders and its blocks
 
 
@@ -64,7 +67,7 @@ class _Purifier:
     def __init__(self, settings: Settings, progress_at: Callable[[float], float]):
         self.settings = settings
         self.progress_at = progress_at
-        self.references = References()
+        self.spectra: tuple[tuple[Tensor, Spectrum], ...] = ()
 
     def __call__(
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs
@@ -96,14 +99,20 @@ class _Purifier:
         return call
 
     def _changed(self, tokens: Tensor, progress: float, which: int) -> Tensor:
-        settings, reference = self.settings, self.references(tokens)
-        if which != UNCOND:
-            alpha = settings.alpha_at(progress)
-            return reference.scaled("purified", "tokens", _same, lambda s: settings.purify_gains(s, alpha), alpha)
-        if settings.style_negative == OFF:
-            return tokens
-        return reference.scaled("negative", "tokens", _same, settings.negative_gains)
+        settings = self.settings
+        if which == UNCONDITIONAL:
+            if settings.style_negative == OFF:
+                return tokens
+            spectrum = self._spectrum(tokens)
+            return spectrum.scaled(settings.negative_gains(spectrum))
+        spectrum = self._spectrum(tokens)
+        return spectrum.scaled(settings.purify_gains(spectrum, settings.alpha_at(progress)))
 
-
-def _same(tokens: Tensor) -> Tensor:
-    return tokens
+    def _spectrum(self, tokens: Tensor) -> Spectrum:
+        """Computed once: the network makes the same tokens anew at every step."""
+        for known, spectrum in self.spectra:
+            if known.device == tokens.device and known.dtype == tokens.dtype and known.equal(tokens):
+                return spectrum
+        spectrum = Spectrum.of(tokens)
+        self.spectra = ((tokens.clone(), spectrum), *self.spectra[: PICTURES - 1])
+        return spectrum

@@ -1,0 +1,105 @@
+"""The picture of what CleanStyle takes out."""
+
+import numpy as np
+import pytest
+
+SIGMAS = [14.6, 4.1, 1.6, 0.7]
+
+
+@pytest.fixture
+def drawn(comfyui):
+    """A picture of layers (before, after, negative) and schedules of α, as an array (H, W, 3)."""
+    from sid_pack.nodes.cleanstyle_spectrum import Layer, Schedule, draw_spectra
+
+    def draw(layers, alphas=((0.01, 0.008, 0.001, 0.0),), sigmas=SIGMAS):
+        schedules = [Schedule(f"schedule {i}", values) for i, values in enumerate(alphas)]
+        layers = [Layer(f"layer {i}", i % len(schedules), b, a, 0.5, n) for i, (b, a, n) in enumerate(layers)]
+        return np.asarray(draw_spectra(sigmas, schedules, layers))
+
+    return draw
+
+
+def pixels(picture: np.ndarray, colour: str) -> np.ndarray:
+    """(N, 2) of x, y of a colour's pixels below the curve of the run and its legend."""
+    from sid_pack.nodes.cleanstyle_spectrum import RUN_HEIGHT
+
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    found = np.argwhere((picture == wanted).all(2))[:, ::-1]
+    return found[found[:, 1] > RUN_HEIGHT + 40]  # nor the panels' titles
+
+
+def heights(picture: np.ndarray, colour: str, bars: int) -> list[int]:
+    """Of each bar of the only panel: how many pixels of a colour are in the column at its middle."""
+    from sid_pack.nodes.cleanstyle_spectrum import LEAST_WIDTH, PAGE_MARGIN
+
+    width = LEAST_WIDTH // 2 - 14
+    found = pixels(picture, colour)
+    middles = [PAGE_MARGIN + round(width * (i + 0.4) / bars) for i in range(bars)]
+    return [int((found[:, 0] == x).sum()) for x in middles]
+
+
+def test_bars_are_as_high_as_their_values(drawn):
+    from sid_pack.nodes.cleanstyle_spectrum import AFTER, BEFORE
+
+    picture = drawn([([10.0, 8.0, 4.0, 2.0], [10.0, 4.0, 4.0, 0.0], [])])
+    left, out = heights(picture, AFTER, 4), heights(picture, BEFORE, 4)
+    assert left[0] > 70
+    assert left == pytest.approx([left[0] * share for share in (1, 0.4, 0.4, 0)], abs=2)
+    assert out == pytest.approx([left[0] * share for share in (0, 0.4, 0, 0.2)], abs=2)
+
+
+def test_the_style_negative_is_a_mark_at_its_height(drawn):
+    from sid_pack.nodes.cleanstyle_spectrum import NEGATIVE
+
+    marks = pixels(drawn([([8.0, 8.0], [8.0, 8.0], [2.0, 6.0])]), NEGATIVE)
+    middle = marks[:, 0].mean()
+    low, high = marks[marks[:, 0] < middle][:, 1].mean(), marks[marks[:, 0] > middle][:, 1].mean()
+    assert low - high == pytest.approx(82 / 2, abs=3)  # of the 82 pixels that 8 is high; the picture's y goes down
+    assert not len(pixels(drawn([([8.0], [8.0], [])]), NEGATIVE))
+
+
+def test_the_curve_falls_with_alpha(drawn):
+    from sid_pack.nodes.cleanstyle_spectrum import RUN_HEIGHT, SCHEDULES
+
+    picture = drawn([([1.0], [1.0], [])] * 2, alphas=[(1.0, 0.6, 0.3, 0.0), (0.0, 0.2, 0.4, 0.5)])[: RUN_HEIGHT - 40]
+    places = {}
+    for colour in SCHEDULES[:2]:
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        found = np.argwhere((picture == wanted).all(2))[:, ::-1]
+        places[colour] = found[found[:, 1] > 52]  # not its name
+    falling, rising = (np.corrcoef(places[colour].T)[0, 1] for colour in SCHEDULES[:2])
+    assert falling > 0.9  # the picture's y goes down
+    assert rising < -0.9
+
+
+@pytest.mark.parametrize(("layers", "columns"), [(1, 1), (2, 2), (22, 6), (140, 10)])
+def test_every_layer_has_a_panel(drawn, layers, columns):
+    from sid_pack.nodes.cleanstyle_spectrum import CELL, LEAST_WIDTH, PAGE_MARGIN, RUN_HEIGHT
+
+    picture = drawn([([4.0, 2.0], [4.0, 1.0], [0.1, 0.2])] * layers)
+    rows = -(-layers // max(columns, 2))
+    height, width, _ = picture.shape
+    assert height == RUN_HEIGHT + rows * CELL[1] + PAGE_MARGIN
+    assert width == max(LEAST_WIDTH, columns * CELL[0]) + 2 * PAGE_MARGIN
+
+
+@pytest.mark.parametrize(
+    ("layer", "alphas", "sigmas"),
+    [
+        (([1.0], [1.0], []), [(0.01,)], [2.5]),
+        (([0.0, 0.0], [0.0, 0.0], [0.0, 0.0]), [(0.0, 0.0)], [2.5, 0.9]),
+        (([1.0] * 257, [0.5] * 257, [0.2] * 257), [tuple([0.1] * 1000)], [1.0] * 1000),
+    ],
+)
+def test_the_least_and_the_most_can_be_drawn(drawn, layer, alphas, sigmas):
+    picture = drawn([layer], alphas, sigmas)
+    assert picture.min() < 100
+
+
+def test_thin_bars_have_no_gaps(drawn):
+    from sid_pack.nodes.cleanstyle_spectrum import AFTER
+
+    picture = drawn([([1.0] * 257, [0.5] * 257, [])])
+    xs = np.unique(pixels(picture, AFTER)[:, 0])
+    assert len(xs) >= 330
+    assert (np.diff(xs) == 1).all()
