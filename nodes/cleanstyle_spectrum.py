@@ -80,18 +80,24 @@ def _alphas(settings: Settings, progress: list[float]) -> list[float]:
 
 def _layer(layer: LayerSpectrum, schedule: int, alpha: float, picture: int) -> Layer:
     spectrum, settings = layer.spectrum, layer.settings
-    row = picture - 1 if len(spectrum.singular_values) > 1 else 0
     values = spectrum.singular_values
+    row = min(picture, len(values)) - 1  # the pictures of a batch may share the last one
 
     def rescaled(gains: Tensor) -> tuple[list[float], float]:
         return (gains * values)[row].tolist(), spectrum.kept(gains)[row].item()
 
-    prompt = f" of prompt {layer.image_prompt + 1}" if layer.image_prompt else ""
     after, kept = rescaled(settings.purify_gains(spectrum, alpha))
     off = settings.style_negative == OFF
     negative, kept_by_negative = ([], None) if off else rescaled(settings.negative_gains(spectrum))
-    name = f"{layer.layer} {NAMES[layer.which]}{prompt}"
-    return Layer(name, schedule, values[row].tolist(), after, kept, negative, kept_by_negative)
+    return Layer(_name(layer), schedule, values[row].tolist(), after, kept, negative, kept_by_negative)
+
+
+def _name(found: LayerSpectrum) -> str:
+    """Such as "output 1.0 keys": ComfyUI's block, and which of its layers where there are several."""
+    kind, number = found.layer.block
+    depth = f".{found.layer.depth}" if found.layer.depths > 1 else ""
+    prompt = f" {found.image_prompt + 1}" if found.image_prompt else ""
+    return f"{kind} {number}{depth} {NAMES[found.which]}{prompt}"
 
 
 def draw_spectra(sigmas: Sequence[float], schedules: Sequence[Schedule], layers: Sequence[Layer]) -> Image.Image:

@@ -82,6 +82,10 @@ class AdapterBranch:
         self.sigma_end = sigma_end
         self.projected: dict[tuple, Tensor] = {}
 
+    @property
+    def image_tokens(self) -> tuple[Tensor, ...]:
+        return (self.tokens.cond,)
+
     def is_active(self, sigma: float) -> bool:
         return self.weight != 0 and self.sigma_end <= sigma <= self.sigma_start
 

@@ -103,3 +103,104 @@ def test_thin_bars_have_no_gaps(drawn):
     xs = np.unique(pixels(picture, AFTER)[:, 0])
     assert len(xs) >= 330
     assert (np.diff(xs) == 1).all()
+
+
+TOKENS, WIDTH = 4, 24
+SETTINGS = {"alpha": 0.08, "gamma": 15.0, "center": 0.4, "beta": 0.9, "negative_alpha": 0.1}
+
+
+def references(pictures: int) -> torch.Tensor:
+    return torch.randn(pictures, TOKENS, WIDTH, generator=torch.manual_seed(4))
+
+
+@pytest.fixture
+def prompted(comfyui):
+    """A MODEL with an image prompt in two layers, of a reference for each picture; and its projections."""
+    import comfy.model_patcher
+    import comfy.ops
+
+    from sid_pack.nodes.image_prompts import put_attention, with_branch
+    from sid_pack.nodes.ip_adapter_branch import AdapterBranch, ImageTokens
+    from sid_pack.nodes.unet_layers import cross_attention_layers
+
+    model = sd15()
+    layers = cross_attention_layers(model)[:2]
+    generator = torch.manual_seed(5)
+    network = nn.Module()
+    network.to_k_ip, network.to_v_ip = nn.ModuleList(), nn.ModuleList()
+    for layer in layers:
+        for projections in (network.to_k_ip, network.to_v_ip):
+            projections.append(comfy.ops.manual_cast.Linear(WIDTH, layer.width, bias=False, dtype=torch.float32))
+            projections[-1].weight.data = torch.randn(layer.width, WIDTH, generator=generator)
+    weights = comfy.model_patcher.ModelPatcher(network, load_device=model.load_device, offload_device=model.load_device)
+    tokens = ImageTokens(references(3), references(3) * 0, True)
+    branches = {
+        layer.key: with_branch(None, AdapterBranch(weights, number, tokens)) for number, layer in enumerate(layers)
+    }
+    put_attention(model, branches)
+    return model, network
+
+
+def cleaned(model, **changes):
+    from sid_pack.nodes.cleanstyle import clean
+    from sid_pack.nodes.purify import Settings
+
+    return clean(model, Settings(**(SETTINGS | changes)))
+
+
+def run_sigmas(model) -> torch.Tensor:
+    sampling = model.get_model_object("model_sampling")
+    return torch.cat([sampling.sigma(torch.tensor([999.0, 749.0, 499.0, 249.0])), torch.zeros(1)])
+
+
+def told(model, sigmas, picture=1) -> dict:
+    from sid_pack.nodes.cleanstyle_spectrum import CleanStyleSpectrum
+
+    image, text = CleanStyleSpectrum.execute(model, sigmas, picture).args
+    assert image.shape[0] == 1
+    assert image.shape[3] == 3
+    assert 0 <= image.min() < 0.5 < image.max() <= 1
+    return json.loads(text)
+
+
+@pytest.mark.parametrize("picture", [1, 3])
+def test_the_node_tells_what_is_done_to_each_layer(prompted, picture):
+    model, network = prompted
+    sigmas = run_sigmas(model)
+    report = told(cleaned(model), sigmas, picture)
+    assert report["sigmas"] == pytest.approx(sigmas[:-1].tolist())
+    (schedule,) = report["schedules"]
+    alphas = [0.08 / (1 + math.exp(15 * (p - 0.4))) for p in (0, 250 / 999, 500 / 999, 750 / 999)]
+    assert schedule["alphas"] == pytest.approx(alphas, rel=1e-3)
+    assert [layer["name"] for layer in report["layers"]] == [
+        "input 1 keys",
+        "input 1 values",
+        "input 4 keys",
+        "input 4 values",
+    ]
+    projections = [layer for pair in zip(network.to_k_ip, network.to_v_ip, strict=True) for layer in pair]
+    for layer, projection in zip(report["layers"], projections, strict=True):
+        values = torch.linalg.svdvals(projection(references(3)[picture - 1]).double()).tolist()
+        after = [value * (0.9 * math.exp(-alphas[0] * value) if i else 1) for i, value in enumerate(values)]
+        assert layer["before"] == pytest.approx(values, rel=1e-4)
+        assert layer["after"] == pytest.approx(after, rel=1e-3)
+        assert layer["kept"] == pytest.approx(sum(v * v for v in after) / sum(v * v for v in values), rel=1e-3)
+        assert layer["negative"] == pytest.approx([0.9 * v * math.exp(-0.1 * v) for v in values], rel=1e-3)
+
+
+def test_outside_of_start_and_end_nothing_is_suppressed(prompted):
+    model, _ = prompted
+    report = told(cleaned(model, start=0.4, end=0.6, style_negative="off"), run_sigmas(model))
+    alphas = report["schedules"][0]["alphas"]
+    assert [alpha > 0 for alpha in alphas] == [False, False, True, False]
+    assert all(layer["negative"] == [] for layer in report["layers"])
+
+
+def test_a_model_without_cleanstyle_and_an_empty_run_are_refused(prompted):
+    from sid_pack.nodes.cleanstyle_spectrum import CleanStyleSpectrum
+
+    model, _ = prompted
+    with pytest.raises(ValueError, match="no CleanStyle on an image prompt: connect"):
+        CleanStyleSpectrum.execute(model, run_sigmas(model), 1)
+    with pytest.raises(ValueError, match="sigmas is empty"):
+        CleanStyleSpectrum.execute(cleaned(model), torch.zeros(0), 1)
