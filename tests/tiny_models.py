@@ -1,4 +1,4 @@
-"""ComfyUI's own SD1.5, SDXL and SD3 classes at a small size, with random weights: real ones can't be had in a test."""
+"""ComfyUI's own SD1.5, SDXL, SD3 and Flux classes, small and with random weights: a test can't have real ones."""
 
 import torch
 
@@ -69,8 +69,46 @@ def sd3():
     return patcher(SD3(config | {"x_block_self_attn_layers": []}))
 
 
+def flux():
+    import inspect
+
+    from comfy.ldm.flux.model import FluxParams
+    from comfy.supported_models import Flux
+
+    config = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": POOLED}
+    config |= {"context_in_dim": 16, "hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single_blocks": 1}
+    config |= {"mlp_ratio": 2.0, "axes_dim": [4, 6, 6], "theta": 10000, "qkv_bias": True, "guidance_embed": True}
+    if "txt_ids_dims" in inspect.signature(FluxParams).parameters:  # newer versions want it, 0.3.75 refuses it
+        config["txt_ids_dims"] = []
+    return patcher(Flux(config))
+
+
 def conditioning(seed: int, width: int = UNET["context_dim"]) -> list:
-    """A CONDITIONING of 5 tokens that all three take."""
+    """A CONDITIONING of 5 tokens that all four take."""
     generator = torch.manual_seed(seed)
     pooled = torch.randn(1, POOLED, generator=generator)
     return [[torch.randn(1, 5, width, generator=generator), {"pooled_output": pooled}]]
+
+
+def with_sd15_layout():
+    """SD1.5 with all of its 16 cross-attention blocks, a tenth as wide."""
+    from comfy.supported_models import SD15
+
+    class Tiny(SD15):
+        unet_extra_config = {"num_heads": 2, "num_head_channels": -1}
+
+    layout = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1] * 6 + [0, 0]}
+    return patcher(Tiny(UNET | layout | {"transformer_depth_output": [1] * 9 + [0] * 3}))
+
+
+def with_sdxl_layout():
+    """SDXL with all of its 11 cross-attention blocks and their 70 layers, a tenth as wide."""
+    from comfy.supported_models import SDXL
+
+    class Tiny(SDXL):
+        unet_extra_config = {"num_heads": -1, "num_head_channels": 16}
+
+    layout = {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10]}
+    layout |= {"transformer_depth_middle": 10, "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10]}
+    layout |= {"num_classes": "sequential", "adm_in_channels": POOLED + 6 * 256, "use_linear_in_transformer": True}
+    return patcher(Tiny(UNET | layout))
