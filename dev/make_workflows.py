@@ -1,7 +1,7 @@
 """Write the pack's workflows, each in both formats, from dev/workflows/sheets.py. From the repository's root:
 
     python -m dev.make_workflows                 starts the ComfyUI at COMFYUI_PATH
-    python -m dev.make_workflows --server URL    asks a running one that has this pack
+    python -m dev.make_workflows --server URL    asks a running one that has this pack and IPAdapter_plus
 
 A ComfyUI is needed for the nodes' inputs, outputs and defaults.
 """
@@ -9,6 +9,7 @@ A ComfyUI is needed for the nodes' inputs, outputs and defaults.
 import argparse
 import contextlib
 import json
+import shutil
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from .workflows.api_format import api_graph
 from .workflows.sheets import SHEETS
 from .workflows.ui_format import ui_workflow
 
-WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = ROOT / "workflows"
+OTHER_PACK = ROOT / "tests" / "fakes" / "ipadapter_plus_nodes.py"  # stands in for one that a workflow uses
 
 
 def main() -> None:
@@ -40,8 +43,12 @@ def comfyui(url: str | None) -> Iterator[str]:
     if url:
         yield url
         return
-    with tempfile.TemporaryDirectory() as folder, serve(find_comfyui(None), base_directory=Path(folder)) as host:
-        yield host.url
+    with tempfile.TemporaryDirectory() as folder:
+        custom_nodes = Path(folder) / "custom_nodes"
+        custom_nodes.mkdir()
+        shutil.copy(OTHER_PACK, custom_nodes)
+        with serve(find_comfyui(None), base_directory=Path(folder)) as host:
+            yield host.url
 
 
 def write(path: Path, graph: dict) -> None:

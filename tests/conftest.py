@@ -62,7 +62,8 @@ def comfyui_server(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory)
     base = tmp_path_factory.mktemp("server")
     custom_nodes = base / "custom_nodes"
     custom_nodes.mkdir()
-    shutil.copy(ROOT / "tests" / "fakes" / "host_nodes.py", custom_nodes)
+    for name in ("host_nodes.py", "ipadapter_plus_nodes.py"):
+        shutil.copy(ROOT / "tests" / "fakes" / name, custom_nodes)
     with serve(comfyui_path, base_directory=base) as host:
         yield host
 

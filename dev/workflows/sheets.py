@@ -1,5 +1,6 @@
 """The pack's workflows."""
 
+from . import cleanstyle_sheets
 from .sheet import Output, Sheet
 
 EMOJI, SHOWN = 64, 256  # pixels
@@ -186,6 +187,7 @@ SHEETS = [
     sd15_sample_student,
     sdxl_distil_lora,
     sd15_distil_lora,
+    *cleanstyle_sheets.SHEETS,
 ]
 
 

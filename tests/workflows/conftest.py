@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 from workflows.shipped import NAMES, api_graph
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ FLAGS = (
 # A machine that also trains takes a while to start the editor.
 LIMIT_MS = 300_000
 # The inputs that name a file, and the folder of models it is chosen from.
-FILES = {"ckpt_name": "checkpoints", "student": "diffusion_models"}
+FILES = {
+    "ckpt_name": "checkpoints",
+    "student": "diffusion_models",
+    "clip_name": "clip_vision",
+    "ip_adapter": "ipadapter",
+    "style_encoder": "ipadapter",
+    "ipadapter_file": "ipadapter",
+}
 # The editor asks for optional files of the user's, and a registry on the internet that tests don't reach.
 NOT_OURS = ("Failed to load resource", "Content Security Policy")
 
@@ -56,6 +64,7 @@ def editor(chromium: str, comfyui_server: "Host") -> Iterator[Editor]:
 
     _set_up_user(comfyui_server.url)
     _place_files(comfyui_server.base_directory / "models")
+    place_style_picture(comfyui_server.base_directory)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
         page = browser.new_page(viewport={"width": 1900, "height": 1000})
@@ -75,6 +84,12 @@ def _set_up_user(url: str) -> None:
     settings = json.dumps({"Comfy.TutorialCompleted": True}).encode()
     request = urllib.request.Request(f"{url}/settings", settings, {"Content-Type": "application/json"})
     urllib.request.urlopen(request).close()
+
+
+def place_style_picture(base: Path) -> None:
+    """The picture that comes with ComfyUI, and that workflows show until users choose their own."""
+    (base / "input").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 64), "navy").save(base / "input" / "example.png")
 
 
 def _place_files(models: Path) -> None:

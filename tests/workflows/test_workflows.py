@@ -10,11 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from workflows.conftest import place_style_picture
 from workflows.shipped import FOLDER, NAMES, api_graph, ui_workflow
 
 DEMOS = [name for name in NAMES if name.startswith("demo_")]
 # Enough to show that the workflow runs; how well it distils is for the demo.
 FEW_ITERATIONS = {"iterations": 2, "batch_size": 2, "preview_every": 2}
+
+
+USERS_FILES = {
+    ("CheckpointLoaderSimple", "value_not_in_list", "ckpt_name"),
+    ("SiDLoadStudent", "custom_validation_failed", "student"),
+    ("CLIPVisionLoader", "value_not_in_list", "clip_name"),
+    ("IPAdapterModelLoader", "value_not_in_list", "ipadapter_file"),
+    ("CleanStyleIPAdapterLoader", "custom_validation_failed", "ip_adapter"),
+    ("CleanStyleIPAdapterLoader", "custom_validation_failed", "style_encoder"),
+}
+IPADAPTER_PLUS = {"IPAdapterModelLoader", "IPAdapterAdvanced"}
 
 
 def get_json(url: str) -> Any:
@@ -56,8 +68,9 @@ def test_all_nodes_are_the_pack_s_or_stock_ones(name, comfyui_server):
     for node in api_graph(name).values():
         module = definitions[node["class_type"]]["python_module"]
         ours = module == "custom_nodes.comfyui-sid"
-        assert ours == node["class_type"].startswith("SiD")
-        assert ours or module == "nodes" or module.startswith("comfy_extras.")
+        assert ours == node["class_type"].startswith(("SiD", "CleanStyle"))
+        other_pack = name.endswith("_ipadapter_plus") and node["class_type"] in IPADAPTER_PLUS
+        assert ours or other_pack or module == "nodes" or module.startswith("comfy_extras.")
 
 
 @pytest.mark.parametrize("name", DEMOS)
@@ -73,9 +86,14 @@ def test_the_demo_workflows_run(name, run_graph, comfyui):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(DEMOS)))
-def test_the_others_lack_nothing_but_the_user_s_files(name, comfyui):
+def test_the_others_lack_nothing_but_the_user_s_files(name, comfyui, monkeypatch):
     import execution
+    import nodes
+    from fakes import ipadapter_plus_nodes
 
+    for kind in IPADAPTER_PLUS:
+        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, kind, getattr(ipadapter_plus_nodes, kind))
+    place_style_picture(comfyui.base_directory)
     graph = api_graph(name)
     _, _, _, node_errors = asyncio.run(execution.validate_prompt(str(uuid.uuid4()), graph, None))
     lacking = {
@@ -83,7 +101,5 @@ def test_the_others_lack_nothing_but_the_user_s_files(name, comfyui):
         for key, found in node_errors.items()
         for error in found["errors"]
     }
-    expected = {("CheckpointLoaderSimple", "value_not_in_list", "ckpt_name")}
-    if name.endswith("_sample_student"):
-        expected |= {("SiDLoadStudent", "custom_validation_failed", "student")}
-    assert lacking == expected
+    kinds = {node["class_type"] for node in graph.values()}
+    assert lacking == {lack for lack in USERS_FILES if lack[0] in kinds}
