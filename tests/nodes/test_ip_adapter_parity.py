@@ -1,0 +1,149 @@
+"""Our image prompt against IPAdapter_plus's own program, where IPADAPTER_PLUS names a checkout of its public source."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from adapter_files import adapter_tensors, clip_vision, write_adapter
+from tiny_models import sd15, sdxl
+
+pytestmark = [
+    pytest.mark.usefixtures("comfyui"),
+    pytest.mark.skipif("not os.environ.get('IPADAPTER_PLUS')", reason="IPADAPTER_PLUS names no checkout of its source"),
+]
+# All blocks of the real models, a tenth as wide: IPAdapter_plus knows them by number.
+SD15 = {
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1] * 6 + [0, 0],
+    "transformer_depth_output": [1] * 9 + [0] * 3,
+}
+SDXL = {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+    "context_dim": 2048,  # by which it knows SDXL
+}
+# Its patch for the middle block is under the number 1, where ComfyUI looks under 0: it never acts.
+WITHOUT_MIDDLE = {"blocks": "list", "block_list": "input, output"}
+
+
+@pytest.fixture(scope="module")
+def plus(comfyui):
+    path = Path(os.environ["IPADAPTER_PLUS"])
+    spec = importlib.util.spec_from_file_location(
+        "ip_adapter_parity_source", path / "__init__.py", submodule_search_locations=[str(path)]
+    )
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return importlib.import_module("ip_adapter_parity_source.IPAdapterPlus")
+
+
+@pytest.fixture(scope="module", params=["SD1.5", "SDXL"])
+def model(request, comfyui):
+    return sd15(**SD15) if request.param == "SD1.5" else sdxl(**SDXL)
+
+
+def sampled(model, pictures=2):
+    import comfy.samplers
+
+    width = model.model.diffusion_model.input_blocks[4][1].transformer_blocks[0].attn2.to_k.in_features
+    generator = torch.Generator().manual_seed(1)
+    prompts = [[[torch.randn(1, 5, width, generator=generator), {"pooled_output": torch.zeros(1, 8)}]] for _ in "pn"]
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(*prompts)
+    guider.set_cfg(3.0)
+    noise = torch.randn(pictures, 4, 8, 8, generator=generator)
+    with torch.inference_mode():
+        sampler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor([8.0, 2.0, 0.0])
+        return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True).clone()
+
+
+def both(folder, plus, model, layout, theirs, ours, pictures=1, **sizes):
+    """A MODEL of each, from one file and the same images, negative images and mask."""
+    from sid_pack.nodes.ip_adapter import CleanStyleIPAdapter
+    from sid_pack.nodes.ip_adapter_files import load_adapter
+    from sid_pack.nodes.unet_layers import cross_attention_layers
+
+    layers = cross_attention_layers(model)
+    context = layers[0].context
+    parts = adapter_tensors(layout, [layer.width for layer in layers], context, **sizes)
+    write_adapter(folder / "adapter.bin", layout, parts)
+    vision = clip_vision(folder, size=224)
+    generator = torch.Generator().manual_seed(4)
+    images, negative = torch.rand(2 * pictures, 40, 40, 3, generator=generator).chunk(2)
+    with torch.inference_mode():
+        file = torch.load(folder / "adapter.bin", weights_only=True)
+        their_model = plus.ipadapter_execute(
+            model.clone(), file, vision, image=images, image_negative=negative, **theirs
+        )[0]
+        adapter = load_adapter(folder / "adapter.bin")
+        settings = {"weight": 1.0, "combine": "average", "start_percent": 0.0, "end_percent": 1.0} | WITHOUT_MIDDLE
+        settings |= {"clip_vision": vision, "negative_image": negative}
+        return their_model, CleanStyleIPAdapter.execute(model, adapter, images, **(settings | ours)).args[0]
+
+
+def assert_same(ours, theirs, plain):
+    effect = (theirs - plain).abs().mean()
+    assert effect > 1e-3
+    assert (ours - theirs).abs().max() < 1e-2 * effect
+
+
+TIMES = {"start_at": 0.4, "end_at": 0.9}, {"start_percent": 0.4, "end_percent": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("layout", "theirs", "ours", "pictures"),
+    [
+        ("base", {"weight": 0.7}, {"weight": 0.7}, 1),
+        ("full-face", {}, {}, 1),
+        ("base", {"weight": 5.0} | TIMES[0], {"weight": 5.0} | TIMES[1], 1),
+        ("base", {"combine_embeds": "concat"}, {"combine": "concat"}, 3),
+        ("base", {"combine_embeds": "average"}, {}, 1),
+        ("base", {"unfold_batch": True}, {"combine": "one image for each picture"}, 2),
+    ],
+)
+def test_the_same_pictures(tmp_path, plus, model, layout, theirs, ours, pictures):
+    sizes = {"tokens": 4} if layout == "base" else {}
+    their_model, our_model = both(tmp_path, plus, model, layout, theirs, ours, pictures, **sizes)
+    assert_same(sampled(our_model), sampled(their_model), sampled(model))
+
+
+def test_plus_adapters_of_sd15(tmp_path, plus, comfyui):
+    """With the depth, heads and tokens that it takes all of them to have."""
+    model = sd15(**SD15)
+    models = both(tmp_path, plus, model, "plus", {}, {}, tokens=16, heads=12, depth=4)
+    assert_same(sampled(models[1]), sampled(models[0]), sampled(model))
+
+
+def test_the_style_block_of_sdxl(tmp_path, plus, comfyui):
+    model = sdxl(**SDXL)
+    settings = {"blocks": "style (InstantStyle)", "block_list": ""}
+    theirs, ours = both(tmp_path, plus, model, "base", {"weight_type": "style transfer"}, settings, tokens=4)
+    assert_same(sampled(ours), sampled(theirs), sampled(model))
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_one_on_the_other(tmp_path, plus, model, first):
+    """Each after the other on one MODEL gives the sum, and leaves the MODEL below as it was."""
+    (tmp_path / "b").mkdir()
+    alone_theirs, alone_ours = both(tmp_path, plus, model, "base", {}, {}, tokens=4)
+    below = alone_ours if first == "ours" else alone_theirs
+    before = sampled(below)
+    above_theirs, above_ours = both(tmp_path / "b", plus, below, "base", {"weight": 0.4}, {"weight": 0.4}, tokens=4)
+    torch.testing.assert_close(sampled(below), before, rtol=0, atol=0)
+    # Theirs and ours are the same on their own, so they are the same on top as well.
+    assert_same(sampled(above_ours), sampled(above_theirs), before)
+
+
+def test_its_middle_block_never_acts(tmp_path, plus, model):
+    theirs = both(tmp_path, plus, model, "base", {}, {}, tokens=4)[0]
+    replaced = theirs.model_options["transformer_options"]["patches_replace"]["attn2"]
+    for key in [key for key in replaced if key[0] == "middle"]:
+        replaced[key] = lambda *args: pytest.fail("it acts")
+    sampled(theirs)
