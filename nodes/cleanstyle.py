@@ -13,6 +13,7 @@ from ..sid_core.cleanstyle import Spectrum
 from . import adapt
 from .image_branches import Branch, Project
 from .image_prompts import Attention, ImagePromptAttention, Key, attn2_replacements, image_prompts, put_attention
+from .joined_tokens import purify_style_references, style_references
 from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings
 from .unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
 
@@ -25,6 +26,10 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
     where settings don't fit it.
     """
     _check(settings)
+    if style_references(model):  # of a DiT, which has no cross-attention
+        clone = model.clone()
+        purify_style_references(clone, settings, adapt.progress_by_sigma(model))
+        return clone
     prompts = _purifiable(model)
     if not prompts:
         raise ValueError(_nothing_to_purify(model))
@@ -155,7 +160,10 @@ def _nothing_to_purify(model: ModelPatcher) -> str:
             "IPAdapter pack, update it."
         )
     if not cross_attention_layers(model):
-        return message + "It has no cross-attention of that kind: for Flux, use CleanStyleConditioning."
+        return message + (
+            "It has no cross-attention of that kind: on Flux, use USOStyleReference before this node, or "
+            "CleanStyleConditioning for Redux."
+        )
     return message + "Nodes that load a MODEL again, after the image prompt, lose it."
 
 
