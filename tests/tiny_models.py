@@ -92,23 +92,11 @@ def conditioning(seed: int, width: int = UNET["context_dim"]) -> list:
 
 def with_sd15_layout():
     """SD1.5 with all of its 16 cross-attention blocks, a tenth as wide."""
-    from comfy.supported_models import SD15
-
-    class Tiny(SD15):
-        unet_extra_config = {"num_heads": 2, "num_head_channels": -1}
-
     layout = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1] * 6 + [0, 0]}
-    return patcher(Tiny(UNET | layout | {"transformer_depth_output": [1] * 9 + [0] * 3}))
+    return sd15(**layout, transformer_depth_output=[1] * 9 + [0] * 3)
 
 
 def with_sdxl_layout():
     """SDXL with all of its 11 cross-attention blocks and their 70 layers, a tenth as wide."""
-    from comfy.supported_models import SDXL
-
-    class Tiny(SDXL):
-        unet_extra_config = {"num_heads": -1, "num_head_channels": 16}
-
     layout = {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10]}
-    layout |= {"transformer_depth_middle": 10, "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10]}
-    layout |= {"num_classes": "sequential", "adm_in_channels": POOLED + 6 * 256, "use_linear_in_transformer": True}
-    return patcher(Tiny(UNET | layout))
+    return sdxl(**layout, transformer_depth_middle=10, transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10])
