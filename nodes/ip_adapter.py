@@ -271,7 +271,6 @@ class CleanStyleIPAdapter(io.ComfyNode):
                 io.String.Input(
                     "block_list",
                     default="",
-                    multiline=True,
                     optional=True,
                     tooltip=f"For blocks '{LISTED}': names such as 'output 1', 'middle', 'up_blocks.0.attentions.1' or "
                     "a number such as 6, separated by commas.",

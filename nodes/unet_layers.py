@@ -85,6 +85,8 @@ def chosen_layers(layers: list[Layer], blocks: str, listed: str = "") -> list[La
     "middle"), diffusers' ("up_blocks.0", "up_blocks.0.attentions.1") or a transformer_index ("6"). Raises ValueError
     naming what there is where one is not found, or none is listed.
     """
+    if blocks not in BLOCKS:  # ComfyUI 0.3.75 does not look
+        raise ValueError(f"blocks is {blocks!r}; expected one of {', '.join(map(repr, BLOCKS))}")
     if blocks == ALL:
         return list(layers)
     if blocks != LISTED:

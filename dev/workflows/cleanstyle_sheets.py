@@ -6,6 +6,8 @@ STYLE_IMAGE = "example.png"  # every ComfyUI has it; users choose their own
 PROMPT = "a cat sitting on a garden wall"
 NEGATIVE = "lowres, blurry, text, watermark"
 SEED = 42
+STYLE_BLOCK = "style (InstantStyle)"
+SAMPLER = {"steps": 30, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
 HUB = "https://huggingface.co"
 SDXL_FILE = "sd_xl_base_1.0.safetensors"
 SD15_FILE = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -33,7 +35,7 @@ def sdxl_cleanstyle() -> Sheet:
     )
     model, clip, vae = _checkpoint(sheet, SDXL_FILE)
     sheet.column("Style", width=340)
-    styled = _image_prompt(sheet, model, ADAPTER, VISION, blocks="style")
+    styled = _image_prompt(sheet, model, ADAPTER, VISION, blocks=STYLE_BLOCK)
     sheet.column("CleanStyle", width=320)
     cleaned = sheet.add("CleanStyle", model=styled)["model"]
     _sample(sheet, cleaned, clip, vae, "cleanstyle/sdxl", size=1024, cfg=5.0)
@@ -45,8 +47,8 @@ def sdxl_cleanstyle_student() -> Sheet:
         "sdxl_cleanstyle_student",
         "## The style of a picture, in 4 steps at CFG 1 (SDXL)\n\n"
         "A SiD student with an IP-Adapter and **CleanStyle**. At CFG 1 there is no unconditional half that could lead "
-        "away from the picture's content, so *attention_strength* does it inside attention. A student begins at 37 % of "
-        "the way from noise to image, so *center* is later than usual.\n\n"
+        "away from the picture's content, so *attention_strength* does it inside attention. A student begins at 37 % "
+        "of the way from noise to image, so *center* is later than usual.\n\n"
         f"Files:\n{SDXL_FILES}"
         "- a student of your SDXL model: *sdxl_distil_lora* makes one. A LoRA of another few-step method (LCM, "
         "Lightning, DMD2) works too, with ComfyUI's *Load LoRA* and *KSampler* in the place of both SiD nodes.\n\n"
@@ -57,7 +59,7 @@ def sdxl_cleanstyle_student() -> Sheet:
     model, clip, vae = _checkpoint(sheet, SDXL_FILE)
     student = sheet.add("SiDLoadStudent", model=model, student="sdxl_student_00001_.safetensors")["model"]
     sheet.column("Style", width=340)
-    styled = _image_prompt(sheet, student, ADAPTER, VISION, blocks="style")
+    styled = _image_prompt(sheet, student, ADAPTER, VISION, blocks=STYLE_BLOCK)
     sheet.column("CleanStyle", width=320)
     cleaned = sheet.add("CleanStyle", model=styled, center=0.6, attention_strength=2.0)["model"]
     sheet.column("Prompt and sample", width=320)
@@ -139,7 +141,7 @@ def sdxl_cleanstyle_before_after() -> Sheet:
     styled = _image_prompt(sheet, model, ADAPTER, VISION)
     sheet.column("CleanStyle", width=320)
     cleaned = sheet.add("CleanStyle", model=styled)["model"]
-    sigmas = sheet.add("BasicScheduler", model=cleaned, scheduler="normal", steps=30)["SIGMAS"]
+    sigmas = sheet.add("BasicScheduler", model=cleaned, scheduler=SAMPLER["scheduler"], steps=30)["SIGMAS"]
     spectrum = sheet.add("CleanStyleSpectrum", model=cleaned, sigmas=sigmas)["image"]
     sheet.add("PreviewImage", "What is taken out", images=spectrum, room=300)
     sheet.column("Prompt", width=300)
@@ -148,7 +150,7 @@ def sdxl_cleanstyle_before_after() -> Sheet:
     pictures = []
     for title, each in (("Prompt alone", model), ("Image prompt", styled), ("CleanStyle", cleaned)):
         sampled = sheet.add(
-            "KSampler", title, model=each, **conds, latent_image=latent, seed=SEED, steps=30, cfg=5.0, control="fixed"
+            "KSampler", title, model=each, **conds, latent_image=latent, seed=SEED, cfg=5.0, control="fixed", **SAMPLER
         )
         pictures.append(sheet.add("VAEDecode", samples=sampled["LATENT"], vae=vae)["IMAGE"])
     sheet.column("Side by side", width=620)
@@ -191,11 +193,10 @@ def _prompts(sheet: Sheet, clip: Output, size: int) -> tuple[dict[str, Output], 
 
 
 def _sample(sheet: Sheet, model: Output, clip: Output, vae: Output, prefix: str, *, size: int, cfg: float) -> None:
-    """As CleanStyle's authors do it: 30 steps."""
     sheet.column("Prompt", width=300)
     conds, latent = _prompts(sheet, clip, size)
     sheet.column("Sample")
-    sampled = sheet.add("KSampler", model=model, **conds, latent_image=latent, steps=30, cfg=cfg)
+    sampled = sheet.add("KSampler", model=model, **conds, latent_image=latent, cfg=cfg, **SAMPLER)
     _picture(sheet, sampled["LATENT"], vae, prefix)
 
 

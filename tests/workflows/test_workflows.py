@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from workflows.conftest import place_style_picture
+from workflows.conftest import FILES, place_style_picture
 from workflows.shipped import FOLDER, NAMES, api_graph, ui_workflow
 
 DEMOS = [name for name in NAMES if name.startswith("demo_")]
@@ -71,6 +71,19 @@ def test_all_nodes_are_the_pack_s_or_stock_ones(name, comfyui_server):
         assert ours == node["class_type"].startswith(("SiD", "CleanStyle"))
         other_pack = name.endswith("_ipadapter_plus") and node["class_type"] in IPADAPTER_PLUS
         assert ours or other_pack or module == "nodes" or module.startswith("comfy_extras.")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_that_is_chosen_is_on_offer(name, comfyui_server):
+    """But for files, which are the user's. ComfyUI 0.3.75 does not look at the choices of new nodes."""
+    definitions = get_json(f"{comfyui_server.url}/object_info")
+    for node in api_graph(name).values():
+        specs = definitions[node["class_type"]]["input"]
+        for key, value in node["inputs"].items():
+            spec = (specs.get("required", {}) | specs.get("optional", {}))[key]
+            offered = spec[0] if isinstance(spec[0], list) else spec[1].get("options") if len(spec) > 1 else None
+            if offered is not None and key not in {*FILES, "image", "file"}:
+                assert value in offered, f"{node['class_type']}.{key}"
 
 
 @pytest.mark.parametrize("name", DEMOS)
