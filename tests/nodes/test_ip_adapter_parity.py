@@ -98,27 +98,27 @@ TIMES = {"start_at": 0.4, "end_at": 0.9}, {"start_percent": 0.4, "end_percent": 
 
 
 @pytest.mark.parametrize(
-    ("layout", "theirs", "ours", "pictures"),
+    ("theirs", "ours", "pictures"),
     [
-        ("base", {"weight": 0.7}, {"weight": 0.7}, 1),
-        ("full-face", {}, {}, 1),
-        ("base", {"weight": 5.0} | TIMES[0], {"weight": 5.0} | TIMES[1], 1),
-        ("base", {"combine_embeds": "concat"}, {"combine": "concat"}, 3),
-        ("base", {"combine_embeds": "average"}, {}, 1),
-        ("base", {"unfold_batch": True}, {"combine": "one image for each picture"}, 2),
+        ({"weight": 0.7}, {"weight": 0.7}, 1),
+        ({"weight": 5.0} | TIMES[0], {"weight": 5.0} | TIMES[1], 1),
+        ({"combine_embeds": "concat"}, {"combine": "concat"}, 3),
+        ({"combine_embeds": "average"}, {}, 3),
+        ({"unfold_batch": True}, {"combine": "one image for each picture"}, 2),
     ],
 )
-def test_the_same_pictures(tmp_path, plus, model, layout, theirs, ours, pictures):
-    sizes = {"tokens": 4} if layout == "base" else {}
-    their_model, our_model = both(tmp_path, plus, model, layout, theirs, ours, pictures, **sizes)
+def test_the_same_pictures(tmp_path, plus, model, theirs, ours, pictures):
+    their_model, our_model = both(tmp_path, plus, model, "base", theirs, ours, pictures, tokens=4)
     assert_same(sampled(our_model), sampled(their_model), sampled(model))
 
 
-def test_plus_adapters_of_sd15(tmp_path, plus, comfyui):
+@pytest.mark.parametrize("layout", ["plus", "full-face"])
+def test_other_adapters_of_sd15(tmp_path, plus, comfyui, layout):
     """With the depth, heads and tokens that it takes all of them to have."""
     model = sd15(**SD15)
-    models = both(tmp_path, plus, model, "plus", {}, {}, tokens=16, heads=12, depth=4)
-    assert_same(sampled(models[1]), sampled(models[0]), sampled(model))
+    sizes = {"tokens": 16, "heads": 12, "depth": 4} if layout == "plus" else {}
+    theirs, ours = both(tmp_path, plus, model, layout, {}, {}, **sizes)
+    assert_same(sampled(ours), sampled(theirs), sampled(model))
 
 
 def test_the_style_block_of_sdxl(tmp_path, plus, comfyui):
