@@ -65,7 +65,7 @@ def sampled(model, pictures=2):
 
 
 def both(folder, plus, model, layout, theirs, ours, pictures=1, **sizes):
-    """A MODEL of each, from one file and the same images, negative images and mask."""
+    """A MODEL of each, from one file, the same images and the same negative image."""
     from sid_pack.nodes.ip_adapter import CleanStyleIPAdapter
     from sid_pack.nodes.ip_adapter_files import load_adapter
     from sid_pack.nodes.unet_layers import cross_attention_layers
@@ -76,7 +76,7 @@ def both(folder, plus, model, layout, theirs, ours, pictures=1, **sizes):
     write_adapter(folder / "adapter.bin", layout, parts)
     vision = clip_vision(folder, size=224)
     generator = torch.Generator().manual_seed(4)
-    images, negative = torch.rand(2 * pictures, 40, 40, 3, generator=generator).chunk(2)
+    images, negative = torch.rand(pictures + 1, 40, 40, 3, generator=generator).split([pictures, 1])
     with torch.inference_mode():
         file = torch.load(folder / "adapter.bin", weights_only=True)
         their_model = plus.ipadapter_execute(
