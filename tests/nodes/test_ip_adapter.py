@@ -175,7 +175,8 @@ def test_decoupled_attention_of_every_layout(tmp_path, model, vision, layout, su
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 @pytest.mark.parametrize("separately", [False, True])
-def test_guidance_in_one_batch_in_two_or_none(tmp_path, monkeypatch, model, vision, cfg, separately):
+def test_guidance_in_one_batch_in_two_or_none(tmp_path, monkeypatch, vision, cfg, separately):
+    model = sd15()
     if separately:
         monkeypatch.setattr(type(model.model), "memory_required", lambda *args, **kwargs: 1e30)
     file = File(tmp_path, model, "plus")
@@ -316,7 +317,8 @@ def test_another_packs_replacement_stays_below(tmp_path, vision, key):
     assert_same(sampled(file.node(base, vision, images(1))), expected, sampled(base))
 
 
-def test_weight_zero_is_off(tmp_path, model, vision):
+def test_weight_zero_is_off(tmp_path, vision):
+    model = sd15()
     patched = File(tmp_path, model, "base").node(model, vision, images(1), weight=0.0)
     torch.testing.assert_close(sampled(patched), sampled(model), rtol=0, atol=0)
 
@@ -356,7 +358,8 @@ def test_a_window_of_a_longer_batch_has_its_own_images(tmp_path, vision):
     torch.testing.assert_close(window.unflatten(0, (2, 3)), whole[:, [1, 3, 2]])
 
 
-def test_keys_and_values_are_projected_once(tmp_path, model, vision):
+def test_keys_and_values_are_projected_once(tmp_path, vision):
+    model = sd15()
     file = File(tmp_path, model, "base")
     patched = file.node(model, vision, images(1))
     calls = []
