@@ -10,12 +10,12 @@ pytestmark = pytest.mark.usefixtures("comfyui")
 DEEP = {"transformer_depth": [1, 2], "transformer_depth_output": [1, 1, 2, 2], "transformer_depth_middle": 2}
 ORDER = ("input_blocks", "output_blocks", "middle_block")  # of diffusers, which files follow
 PICTURES = 3
-LAST = {"weight": 1.0, "blocks": "all", "combine": "average", "start_percent": 0.0, "end_percent": 1.0}
+DEFAULTS = {"weight": 1.0, "blocks": "all", "combine": "average", "start_percent": 0.0, "end_percent": 1.0}
 
 
 @pytest.fixture(params=["sd15", "sdxl"])
 def model(request):
-    """Both of deeper middles than one layer, as SDXL has; SD1.5 as it is."""
+    """SDXL with two layers in its lower blocks, as the real one has more than one."""
     return sd15() if request.param == "sd15" else sdxl(**DEEP)
 
 
@@ -46,10 +46,8 @@ class File:
 
         modules = attentions_of(model)
         widths = [module.to_q.weight.shape[0] for module in modules]
-        self.layout, self.parts = (
-            layout,
-            adapter_tensors(layout, widths, modules[0].to_k.weight.shape[1], seed, **sizes),
-        )
+        self.layout = layout
+        self.parts = adapter_tensors(layout, widths, modules[0].to_k.weight.shape[1], seed, **sizes)
         path, encoder = folder / f"{layout}-{seed}{suffix}", None
         self.encoder = style_encoder_tensors()
         if layout == "styleshot":
@@ -85,7 +83,7 @@ class File:
 
         with torch.inference_mode():
             encoder = {} if self.layout == "styleshot" else {"clip_vision": vision}
-            inputs = LAST | encoder | inputs
+            inputs = DEFAULTS | encoder | inputs
             return CleanStyleIPAdapter.execute(model=model, ip_adapter=self.adapter, image=picture, **inputs).args[0]
 
 
@@ -283,6 +281,18 @@ def test_the_style_block_is_one_block(tmp_path, vision):
     model = sdxl(**DEEP)
     patched = File(tmp_path, model, "base").node(model, vision, images(1), blocks="style (InstantStyle)")
     assert set(image_prompts(patched)) == {("output", 1, 0), ("output", 1, 1)}
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_styleshot_sees_the_middle_square(comfyui, upright):
+    from sid_pack.nodes.styleshot import prepared
+
+    bands = torch.zeros(1, 300, 600, 3)
+    for band, columns in enumerate((slice(0, 140), slice(140, 460), slice(460, 600))):
+        bands[:, :, columns, band] = 0.8
+    seen = prepared(bands.transpose(1, 2) if upright else bands)
+    assert seen.shape == (1, 3, 512, 512)
+    torch.testing.assert_close(seen, torch.tensor([-1.0, 0.6, -1.0]).view(1, 3, 1, 1).expand_as(seen))
 
 
 def test_two_adapters_add_up_and_do_not_touch_the_model_below(tmp_path, model, vision):
