@@ -96,12 +96,14 @@ class OnGPU:
 
 
 def test_a_gpu_is_asked_once_for_each_noise_level():
+    from tiny_models import sd15
+
     from sid_pack.nodes.image_prompts import sigma_of
 
     first, second = OnGPU(3.0), OnGPU(1.0)
     assert [sigma_of({"sigmas": sigmas}) for sigmas in (first, first, second, second, first)] == [3, 3, 1, 1, 3]
     assert (first.reads, second.reads) == (2, 1)
-    assert sigma_of({}) == float("inf")
+    assert sigma_of({}) == sd15().get_model_object("model_sampling").percent_to_sigma(0.0)
 
 
 @pytest.mark.parametrize(("sigma", "added"), [(3.0, 0.0), (2.0, 5.0), (1.0, 5.0), (0.5, 0.0)])
