@@ -64,28 +64,34 @@ def sampled(model, pictures=2):
         return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True).clone()
 
 
-def both(folder, plus, model, layout, theirs, ours, pictures=1, **sizes):
-    """A MODEL of each, from one file and the same images, negative images and mask."""
-    from sid_pack.nodes.ip_adapter import CleanStyleIPAdapter
-    from sid_pack.nodes.ip_adapter_files import load_adapter
-    from sid_pack.nodes.unet_layers import cross_attention_layers
+class Pair:
+    """One file, its images and a negative image, for either program."""
 
-    layers = cross_attention_layers(model)
-    context = layers[0].context
-    parts = adapter_tensors(layout, [layer.width for layer in layers], context, **sizes)
-    write_adapter(folder / "adapter.bin", layout, parts)
-    vision = clip_vision(folder, size=224)
-    generator = torch.Generator().manual_seed(4)
-    images, negative = torch.rand(2 * pictures, 40, 40, 3, generator=generator).chunk(2)
-    with torch.inference_mode():
-        file = torch.load(folder / "adapter.bin", weights_only=True)
-        their_model = plus.ipadapter_execute(
-            model.clone(), file, vision, image=images, image_negative=negative, **theirs
-        )[0]
-        adapter = load_adapter(folder / "adapter.bin")
-        settings = {"weight": 1.0, "combine": "average", "start_percent": 0.0, "end_percent": 1.0} | WITHOUT_MIDDLE
-        settings |= {"clip_vision": vision, "negative_image": negative}
-        return their_model, CleanStyleIPAdapter.execute(model, adapter, images, **(settings | ours)).args[0]
+    def __init__(self, folder, plus, model, layout, pictures=1, **sizes):
+        from sid_pack.nodes.unet_layers import cross_attention_layers
+
+        layers = cross_attention_layers(model)
+        parts = adapter_tensors(layout, [layer.width for layer in layers], layers[0].context, **sizes)
+        folder.mkdir(exist_ok=True)
+        self.path, self.plus, self.vision = folder / "adapter.bin", plus, clip_vision(folder, size=224)
+        write_adapter(self.path, layout, parts)
+        generator = torch.Generator().manual_seed(4)
+        self.images, self.negative = torch.rand(pictures + 1, 40, 40, 3, generator=generator).split([pictures, 1])
+
+    def theirs(self, model, **settings):
+        with torch.inference_mode():
+            file = torch.load(self.path, weights_only=True)
+            settings |= {"image": self.images, "image_negative": self.negative}
+            return self.plus.ipadapter_execute(model.clone(), file, self.vision, **settings)[0]
+
+    def ours(self, model, **settings):
+        from sid_pack.nodes.ip_adapter import CleanStyleIPAdapter
+        from sid_pack.nodes.ip_adapter_files import load_adapter
+
+        settings = {"weight": 1.0, "combine": "average", "start_percent": 0.0, "end_percent": 1.0} | settings
+        settings = WITHOUT_MIDDLE | {"clip_vision": self.vision, "negative_image": self.negative} | settings
+        with torch.inference_mode():
+            return CleanStyleIPAdapter.execute(model, load_adapter(self.path), self.images, **settings).args[0]
 
 
 def assert_same(ours, theirs, plain):
@@ -98,51 +104,50 @@ TIMES = {"start_at": 0.4, "end_at": 0.9}, {"start_percent": 0.4, "end_percent": 
 
 
 @pytest.mark.parametrize(
-    ("layout", "theirs", "ours", "pictures"),
+    ("theirs", "ours", "pictures"),
     [
-        ("base", {"weight": 0.7}, {"weight": 0.7}, 1),
-        ("full-face", {}, {}, 1),
-        ("base", {"weight": 5.0} | TIMES[0], {"weight": 5.0} | TIMES[1], 1),
-        ("base", {"combine_embeds": "concat"}, {"combine": "concat"}, 3),
-        ("base", {"combine_embeds": "average"}, {}, 1),
-        ("base", {"unfold_batch": True}, {"combine": "one image for each picture"}, 2),
+        ({"weight": 0.7}, {"weight": 0.7}, 1),
+        ({"weight": 5.0} | TIMES[0], {"weight": 5.0} | TIMES[1], 1),
+        ({"combine_embeds": "concat"}, {"combine": "concat"}, 3),
+        ({"combine_embeds": "average"}, {}, 3),
+        ({"unfold_batch": True}, {"combine": "one image for each picture"}, 2),
     ],
 )
-def test_the_same_pictures(tmp_path, plus, model, layout, theirs, ours, pictures):
-    sizes = {"tokens": 4} if layout == "base" else {}
-    their_model, our_model = both(tmp_path, plus, model, layout, theirs, ours, pictures, **sizes)
-    assert_same(sampled(our_model), sampled(their_model), sampled(model))
+def test_the_same_pictures(tmp_path, plus, model, theirs, ours, pictures):
+    pair = Pair(tmp_path, plus, model, "base", pictures, tokens=4)
+    assert_same(sampled(pair.ours(model, **ours)), sampled(pair.theirs(model, **theirs)), sampled(model))
 
 
-def test_plus_adapters_of_sd15(tmp_path, plus, comfyui):
+@pytest.mark.parametrize("layout", ["plus", "full-face"])
+def test_other_adapters_of_sd15(tmp_path, plus, comfyui, layout):
     """With the depth, heads and tokens that it takes all of them to have."""
     model = sd15(**SD15)
-    models = both(tmp_path, plus, model, "plus", {}, {}, tokens=16, heads=12, depth=4)
-    assert_same(sampled(models[1]), sampled(models[0]), sampled(model))
+    sizes = {"tokens": 16, "heads": 12, "depth": 4} if layout == "plus" else {}
+    pair = Pair(tmp_path, plus, model, layout, **sizes)
+    assert_same(sampled(pair.ours(model)), sampled(pair.theirs(model)), sampled(model))
 
 
 def test_the_style_block_of_sdxl(tmp_path, plus, comfyui):
     model = sdxl(**SDXL)
-    settings = {"blocks": "style (InstantStyle)", "block_list": ""}
-    theirs, ours = both(tmp_path, plus, model, "base", {"weight_type": "style transfer"}, settings, tokens=4)
+    pair = Pair(tmp_path, plus, model, "base", tokens=4)
+    ours, theirs = pair.ours(model, blocks="style (InstantStyle)"), pair.theirs(model, weight_type="style transfer")
     assert_same(sampled(ours), sampled(theirs), sampled(model))
 
 
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 def test_one_on_the_other(tmp_path, plus, model, first):
-    """Each after the other on one MODEL gives the sum, and leaves the MODEL below as it was."""
-    (tmp_path / "b").mkdir()
-    alone_theirs, alone_ours = both(tmp_path, plus, model, "base", {}, {}, tokens=4)
-    below = alone_ours if first == "ours" else alone_theirs
+    """They add up, and the MODEL below stays as it was."""
+    one, two = (Pair(tmp_path / name, plus, model, "base", tokens=4, seed=ord(name)) for name in "ab")
+    expected = sampled(two.ours(one.ours(model), weight=0.4))
+    below = getattr(one, first)(model)
     before = sampled(below)
-    above_theirs, above_ours = both(tmp_path / "b", plus, below, "base", {"weight": 0.4}, {"weight": 0.4}, tokens=4)
+    above = two.theirs(below, weight=0.4) if first == "ours" else two.ours(below, weight=0.4)
+    assert_same(sampled(above), expected, before)
     torch.testing.assert_close(sampled(below), before, rtol=0, atol=0)
-    # Theirs and ours are the same on their own, so they are the same on top as well.
-    assert_same(sampled(above_ours), sampled(above_theirs), before)
 
 
 def test_its_middle_block_never_acts(tmp_path, plus, model):
-    theirs = both(tmp_path, plus, model, "base", {}, {}, tokens=4)[0]
+    theirs = Pair(tmp_path, plus, model, "base", tokens=4).theirs(model)
     replaced = theirs.model_options["transformer_options"]["patches_replace"]["attn2"]
     for key in [key for key in replaced if key[0] == "middle"]:
         replaced[key] = lambda *args: pytest.fail("it acts")
