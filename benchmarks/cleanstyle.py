@@ -65,7 +65,7 @@ class Parts:
     @property
     def ours(self) -> float:
         """A purified branch without the branch itself, but with what that is given to do."""
-        return self.purified - self.branch + self.change - self.authors
+        return self.purified - self.branch + self.change
 
     @property
     def without(self) -> float:
@@ -93,7 +93,11 @@ class TimedPurified:
     def __init__(self, purified, clock: Clock, authors: "AuthorsWay"):
         self.purified, self.clock = purified, clock
         purified.branch = TimedBranch(purified.branch, clock, authors)
-        self.is_active, self.models, self.to = purified.is_active, purified.models, purified.to
+        self.is_active, self.models = purified.is_active, purified.models
+
+    def to(self, *args):
+        self.purified.to(*args)
+        return self
 
     def __call__(self, *args):
         return self.clock.timed("purified", self.purified, *args)

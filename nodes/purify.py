@@ -1,14 +1,14 @@
 """Image prompts without their content: what CleanStyle does to the keys and values of a Branch, at every step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..sid_core.cleanstyle import Spectrum, extrapolate, suppression
+from ..sid_core.cleanstyle import Purifier, Spectrum, extrapolate, suppression
 from .image_branches import PLAIN, Branch, Change, Project
 from .image_prompts import sigma_of
 from .ip_adapter_branch import UNCONDITIONAL
@@ -50,50 +50,80 @@ class Settings:
         """By what the singular values are multiplied, (B, R), at this α_t."""
         return spectrum.purify_gains(self.top_k, alpha, self.beta, self.relative)
 
+    def purifier(self, spectra: dict[str, Spectrum]) -> Purifier | None:
+        """Of the keys and values in one, in this order; None where they can't be, or are not yet known."""
+        if len(spectra) < 2 or spectra["k"].right.shape != spectra["v"].right.shape:
+            return None
+        return Purifier(Spectrum.joined([spectra["k"], spectra["v"]]), self.top_k, self.beta, self.relative)
+
     def negative_gains(self, spectrum: Spectrum) -> Tensor:
         """The same of the style-negative, at all times."""
         hard = self.style_negative == HARD
         return spectrum.negative_gains(self.negative_alpha, self.beta, hard, self.top_k, self.relative)
 
 
-@dataclass(eq=False)
 class _Reference:
-    """What is known of some image tokens in one layer: spectra by "k" and "v", and what was last made of them.
+    """What is known of some image tokens in one layer: the spectra of its keys and values, and what was last made of
+    them.
 
     tokens: held, so that no other tensor takes their memory. place: device and precision of the keys and values.
     """
 
-    tokens: Tensor
-    place: Place
-    spectra: dict[str, Spectrum] = field(default_factory=dict)
-    made: dict[tuple[str, str], tuple[float, Tensor]] = field(default_factory=dict)
-    is_nothing: bool | None = None
+    def __init__(self, tokens: Tensor, place: Place):
+        self.tokens = tokens
+        self.place = place
+        self.spectra: dict[str, Spectrum] = {}
+        self.both: Purifier | None = None
+        self.made: dict[str, Tensor] = {}
+        self.made_at: tuple[float, bool] | None = None
+        self.negatives: dict[str, Tensor] = {}
+        self.is_nothing: bool | None = None
 
     def is_of(self, tokens: Tensor, place: Place) -> bool:
         known = self.tokens
-        if place != self.place or known.shape != tokens.shape or known.dtype != tokens.dtype:
+        if place != self.place:
             return False
         if known is tokens:
             return True
-        if known.device != tokens.device:
+        if known.shape != tokens.shape or known.dtype != tokens.dtype or known.device != tokens.device:
             return False
         if known.data_ptr() == tokens.data_ptr() and known.stride() == tokens.stride():
             return True
         return torch.equal(known, tokens)
 
-    def scaled(
-        self, kind: str, which: str, project: Project, gains: Callable[[Spectrum], Tensor], at: float = 0.0
-    ) -> Tensor:
-        """Keys or values with their singular values times gains(spectrum), which depend on `at` alone."""
-        # Nodes run in inference mode, whose tensors would be of no use to a student that is trained on this MODEL.
-        with torch.inference_mode(False), torch.no_grad():
-            if which not in self.spectra:
+    def purified(self, which: str, project: Project, settings: Settings, alpha: float) -> Tensor:
+        """Keys or values at this α_t."""
+        # A tensor that was made in inference mode is of no use to a student that is trained on this MODEL.
+        at = (alpha, torch.is_inference_mode_enabled())
+        if self.made_at != at:
+            self.made, self.made_at = {}, at
+        if which not in self.made:
+            self._make(which, project, settings, alpha)
+        return self.made[which]
+
+    def _make(self, which: str, project: Project, settings: Settings, alpha: float) -> None:
+        if self.both is None:
+            spectrum = self._spectrum(which, project)
+            self.made[which] = spectrum.scaled(settings.purify_gains(spectrum, alpha))
+            with torch.inference_mode(False):
+                self.both = settings.purifier(self.spectra)
+        else:
+            # Keys and values in one product, which takes little longer than one of them.
+            self.made["k"], self.made["v"] = self.both(alpha).chunk(2)
+
+    def negative(self, which: str, project: Project, settings: Settings) -> Tensor:
+        """The style-negative of keys or values, which is the same at every step."""
+        if which not in self.negatives:
+            spectrum = self._spectrum(which, project)
+            with torch.inference_mode(False):
+                self.negatives[which] = spectrum.scaled(settings.negative_gains(spectrum))
+        return self.negatives[which]
+
+    def _spectrum(self, which: str, project: Project) -> Spectrum:
+        if which not in self.spectra:
+            with torch.inference_mode(False), torch.no_grad():
                 self.spectra[which] = Spectrum.of(project(self.tokens))
-            last = self.made.get((kind, which))
-            if last is None or last[0] != at:
-                spectrum = self.spectra[which]
-                last = self.made[kind, which] = (at, spectrum.scaled(gains(spectrum)))
-            return last[1]
+        return self.spectra[which]
 
 
 class References:
@@ -108,12 +138,13 @@ class References:
         self.latest: tuple[_Reference, ...] = ()
 
     def __call__(self, tokens: Tensor, place: Place) -> _Reference:
+        if self.latest and self.latest[0].tokens is tokens and self.latest[0].place == place:
+            return self.latest[0]
         found = next((known for known in self.latest if known.is_of(tokens, place)), None)
         found = found or _Reference(tokens, place)
         found.tokens = tokens  # the next question is likely of the same tensor, and comparing contents takes time
-        if not self.latest or self.latest[0] is not found:
-            others = [known for known in self.latest if known is not found]
-            self.latest = (found, *others[: self.SIZE - 1])
+        others = [known for known in self.latest if known is not found]
+        self.latest = (found, *others[: self.SIZE - 1])
         return found
 
     def keep(self, device: torch.device) -> None:
@@ -132,9 +163,7 @@ class Purify:
     def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
         if self.alpha == 0 and self.settings.beta == 1:
             return project(tokens)
-        return self.reference_of(tokens).scaled(
-            "purified", which, project, lambda spectrum: self.settings.purify_gains(spectrum, self.alpha), self.alpha
-        )
+        return self.reference_of(tokens).purified(which, project, self.settings, self.alpha)
 
     def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
         if self.settings.style_negative == OFF:
@@ -144,7 +173,7 @@ class Purify:
             # "style transfer precise" has the image in the unconditional half of a layer, and zeros in the other.
             largest, other = cond_tokens.abs().amax(), tokens.abs().amax()
             reference.is_nothing = bool(largest <= NOTHING * other)
-        return project(tokens) if reference.is_nothing else style_negative(self.settings, reference, which, project)
+        return project(tokens) if reference.is_nothing else reference.negative(which, project, self.settings)
 
 
 class StyleNegative:
@@ -155,14 +184,10 @@ class StyleNegative:
         self.reference_of = reference_of
 
     def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
-        return style_negative(self.settings, self.reference_of(tokens), which, project)
+        return self.reference_of(tokens).negative(which, project, self.settings)
 
     def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
         return self.cond(which, project, cond_tokens)  # of the right shape, for no row
-
-
-def style_negative(settings: Settings, reference: _Reference, which: str, project: Project) -> Tensor:
-    return reference.scaled("negative", which, project, settings.negative_gains)
 
 
 class PurifiedBranch:
