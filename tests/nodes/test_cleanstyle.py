@@ -362,7 +362,8 @@ def test_a_student_can_be_trained_on_it_after_sampling(model):
     sampled(clean)
     x = torch.randn(1, 4, 8, 8, requires_grad=True)
     options = dict(clean.model_options["transformer_options"]) | {"cond_or_uncond": [0]}
-    options["sigmas"] = sigma = torch.tensor([3.0])
+    # The last sigma again, of which it has all that is needed.
+    options["sigmas"] = sigma = clean.get_model_object("model_sampling").sigma(torch.tensor(TIMES[-1:]))
     (tokens, extra), *_ = conditioning(1)
     config = clean.model.model_config.unet_config
     y = torch.zeros(1, config["adm_in_channels"]) if config.get("adm_in_channels") else None
