@@ -105,8 +105,7 @@ class _Reference:
         if self.both is None:
             spectrum = self._spectrum(which, project)
             self.made[which] = spectrum.scaled(settings.purify_gains(spectrum, alpha))
-            with torch.inference_mode(False):
-                self.both = settings.purifier(self.spectra)
+            self.both = settings.purifier(self.spectra)
         else:
             # Keys and values in one product, which takes little longer than one of them.
             self.made["k"], self.made["v"] = self.both(alpha).chunk(2)
@@ -121,7 +120,7 @@ class _Reference:
 
     def _spectrum(self, which: str, project: Project) -> Spectrum:
         if which not in self.spectra:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.no_grad():
                 self.spectra[which] = Spectrum.of(project(self.tokens))
         return self.spectra[which]
 
