@@ -356,14 +356,37 @@ def test_precisions(model, dtype):
         close(result.float(), wanted, 0.03)
 
 
-def test_a_student_can_be_trained_on_it_after_sampling(model):
-    """Nodes sample in inference mode, whose tensors autograd refuses."""
+@pytest.mark.parametrize("sampled_first", [True, False])
+def test_a_student_can_be_trained_on_what_was_sampled_with(sampled_first):
+    """Nodes sample in inference mode, whose tensors autograd refuses to save."""
+    from sid_pack.nodes.purify import Purify, References
+
+    with torch.inference_mode():
+        tokens = references(1)
+    project, known, place = nn.Linear(WIDTH, 16), References(), (torch.device("cpu"), torch.float32)
+
+    def made():
+        purify = Purify(settings(), lambda image: known(image, place), alpha=0.05)
+        halves = [
+            (purify.cond(which, project, tokens), purify.uncond(which, project, tokens, tokens)) for which in "kv"
+        ]
+        return [result for pair in halves for result in pair]
+
+    if sampled_first:
+        with torch.inference_mode():
+            made()
+            made()
+    queries = torch.randn(1, 6, 16, requires_grad=True)
+    for keys in made():
+        (queries @ keys.mT).square().sum().backward()
+    assert queries.grad.abs().max() > 0
+
+
+def test_gradients_go_through(model):
     clean = cleaned(with_image_prompt(model, references(1)), attention_strength=1.0)
-    sampled(clean)
     x = torch.randn(1, 4, 8, 8, requires_grad=True)
     options = dict(clean.model_options["transformer_options"]) | {"cond_or_uncond": [0]}
-    # The last sigma again, of which it has all that is needed.
-    options["sigmas"] = sigma = clean.get_model_object("model_sampling").sigma(torch.tensor(TIMES[-1:]))
+    options["sigmas"] = sigma = torch.tensor([3.0])
     (tokens, extra), *_ = conditioning(1)
     config = clean.model.model_config.unet_config
     y = torch.zeros(1, config["adm_in_channels"]) if config.get("adm_in_channels") else None
