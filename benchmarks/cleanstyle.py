@@ -8,8 +8,7 @@ Both are timed within the same steps, so that what slows the machine slows all: 
 purified by us, which counts, and once more in the authors' way, which does not. That way, in our own words: a singular
 value decomposition for the purified half and one for the style-negative, of keys and of values, in each layer at each
 step. A step is one guided prediction: conditional and unconditional half in one batch. The step in which the spectra
-are computed is told apart. Whole runs with and without CleanStyle are timed in turn as well; these ratios are only as
-steady as the machine, and the row "without, once more" says how steady that is.
+are computed is told apart. On a CPU, time is the processor's that this process has had, as other programs' don't count.
 """
 
 import argparse
@@ -18,7 +17,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from launch import ROOT, in_environment
@@ -26,7 +26,7 @@ from launch import ROOT, in_environment
 in_environment()
 
 import torch  # noqa: E402  only that environment need have it
-from alternate import Ratio, alternate, ratio  # noqa: E402
+from alternate import Ratio, ratio  # noqa: E402
 from full_size import (  # noqa: E402
     MIDDLE_SDXL_UNET,
     MIDDLE_UNET,
@@ -49,7 +49,6 @@ CASES = {
     "SDXL, all blocks": ("sdxl", "all"),
     "SD1.5, all blocks": ("sd15", "all"),
 }
-WITHOUT, AGAIN, WITH = "without", "without, once more", "with CleanStyle"
 
 
 @dataclass
@@ -74,16 +73,21 @@ class Parts:
 
 @dataclass
 class Clock:
-    synchronize: Callable[[], None]
+    """What of each step's seconds goes where."""
+
     steps: list[Parts] = field(default_factory=list)
 
+    def now(self) -> float:
+        if not torch.cuda.is_available():
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     def timed(self, part: str, function: Callable, *args, **kwargs):
-        self.synchronize()
-        began = time.perf_counter()
+        began = self.now()
         result = function(*args, **kwargs)
-        self.synchronize()
         step = self.steps[-1]
-        setattr(step, part, getattr(step, part) + time.perf_counter() - began)
+        setattr(step, part, getattr(step, part) + self.now() - began)
         return result
 
 
@@ -215,37 +219,42 @@ def sample(subject: Subject, model) -> None:
     guider.sample(noise, subject.latent, sampler, subject.sigmas, disable_pbar=True, seed=SEED)
 
 
-def time_inside(subject: Subject, runs: int, synchronize: Callable[[], None]) -> tuple[list[Parts], list[Parts]]:
+def time_inside(subject: Subject, runs: int) -> tuple[list[Parts], list[Parts]]:
     """The first step, in which the spectra are computed, of each run; and all others."""
     network = subject.model.model.diffusion_model
     first, later = [], []
     sample(subject, subject.model)  # which loads it
     for _ in range(runs):
-        clock = Clock(synchronize)
+        clock = Clock()
         model = timed(clean(subject), clock)
-        began = 0.0
-
-        def start(*_: object, clock: Clock = clock) -> None:
-            nonlocal began
-            clock.steps.append(Parts())
-            synchronize()
-            began = time.perf_counter()
-
-        def stop(*_: object, clock: Clock = clock) -> None:
-            synchronize()
-            clock.steps[-1].forward = time.perf_counter() - began  # noqa: B023  it is to be the last one
-
-        hooks = network.register_forward_pre_hook(start), network.register_forward_hook(stop)
-        try:
+        with forwards_on(clock, network):
             sample(subject, model)
-        finally:
-            for hook in hooks:
-                hook.remove()
         if len(clock.steps) != len(subject.sigmas) - 1:
             raise RuntimeError(f"{len(subject.sigmas) - 1} steps made {len(clock.steps)} forwards; expected one each")
         first.append(clock.steps[0])
         later += clock.steps[1:]
     return first, later
+
+
+@contextmanager
+def forwards_on(clock: Clock, network: torch.nn.Module) -> Iterator[None]:
+    """A step begins with each forward of the network."""
+    began = 0.0
+
+    def start(*_: object) -> None:
+        nonlocal began
+        clock.steps.append(Parts())
+        began = clock.now()
+
+    def stop(*_: object) -> None:
+        clock.steps[-1].forward = clock.now() - began
+
+    hooks = network.register_forward_pre_hook(start), network.register_forward_hook(stop)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def timed(model, clock: Clock):
@@ -291,22 +300,6 @@ COLUMNS = [
 HEADS = f"| {' | '.join(COLUMNS)} |\n|:--|--:|--:|--:|:-:|:-:|--:|--:|"
 
 
-def whole_runs(subject: Subject, rounds: int, synchronize: Callable[[], None]) -> dict[str, Ratio]:
-    cleaned = clean(subject)
-    timings = alternate(
-        {
-            WITHOUT: lambda: sample(subject, subject.model),
-            AGAIN: lambda: sample(subject, subject.model),
-            WITH: lambda: sample(subject, cleaned),
-        },
-        subject.model.model.diffusion_model,
-        rounds,
-        synchronize=synchronize,
-        after_round=lambda done: print(f"Round {done} of {rounds}", file=sys.stderr, flush=True),
-    )
-    return {name: timing.to_baseline for name, timing in timings.items()}
-
-
 def setting(arguments: argparse.Namespace) -> str:
     """What was measured, and on what."""
     import comfyui_version
@@ -316,7 +309,7 @@ def setting(arguments: argparse.Namespace) -> str:
     size = "true size" if arguments.full else "128 in place of 320 channels"
     return (
         f"Random weights, {size}, {arguments.size} px, {arguments.tokens} image tokens, batch {arguments.batch} with "
-        f"both halves, medians (quartiles) of {arguments.runs} runs of {arguments.steps} steps; ComfyUI "
+        f"both halves, medians (quartiles) over the steps of {arguments.runs} runs of {arguments.steps} steps; ComfyUI "
         f"{comfyui_version.__version__}, torch {torch.__version__}, Python {platform.python_version()}, on "
         f"{torch.cuda.get_device_name() if on_gpu else threads}."
     )
@@ -332,21 +325,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="pictures in a run")
     parser.add_argument("--steps", type=int, default=6, help="steps in a run")
     parser.add_argument("--runs", type=int, default=3, help="runs of each case for the times inside a step")
-    parser.add_argument("--rounds", type=int, default=3, help="how often whole runs are timed")
-    parser.add_argument("--write", action="store_true", help=f"save the tables in {RESULTS.relative_to(ROOT)}/")
+    parser.add_argument("--write", action="store_true", help=f"save the table in {RESULTS.relative_to(ROOT)}/")
     return parser.parse_args()
 
 
 def main() -> int:
     arguments = parse_arguments()
     start_comfyui()
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    rows, runs, kept = [], [], True
+    rows, kept = [], True
     with torch.inference_mode():  # as nodes are run
         for name, (kind, blocks) in CASES.items():
             print(name, file=sys.stderr, flush=True)
             subject = load_subject(kind, blocks, arguments)
-            line, share, faster = row(name, *time_inside(subject, arguments.runs, synchronize))
+            line, share, faster = row(name, *time_inside(subject, arguments.runs))
             rows.append(line)
             print(line, file=sys.stderr, flush=True)
             kept &= share.middle <= LIMIT and faster.middle >= TIMES_FASTER
