@@ -341,13 +341,9 @@ def main() -> int:
             rows.append(line)
             print(line, file=sys.stderr, flush=True)
             kept &= share.middle <= LIMIT and faster.middle >= TIMES_FASTER
-            ratios = whole_runs(subject, arguments.rounds, synchronize)
-            runs.append(f"| {name} | {ratios[AGAIN]} | {ratios[WITH]} |")
             del subject
-    tables = "\n".join(
-        [HEADS, *rows, "", f"| whole runs, to those without | {AGAIN} | {WITH} |", "|:--|:-:|:-:|", *runs]
-    )
-    report = f"{setting(arguments)}\n\n{tables}\n"
+    table = "\n".join([HEADS, *rows])
+    report = f"{setting(arguments)}\n\n{table}\n"
     print(f"\n{report}")
     print(f"Aimed at: at most {100 * LIMIT:.0f} % of a step, and {TIMES_FASTER} × the authors' way.")
     if arguments.write:
