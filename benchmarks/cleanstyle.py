@@ -27,6 +27,7 @@ in_environment()
 
 import torch  # noqa: E402  only that environment need have it
 from alternate import Ratio, ratio  # noqa: E402
+from authors_cleanstyle import AuthorsWay  # noqa: E402
 from full_size import (  # noqa: E402
     MIDDLE_SDXL_UNET,
     MIDDLE_UNET,
@@ -94,7 +95,7 @@ class Clock:
 class TimedPurified:
     """In the place of a PurifiedBranch."""
 
-    def __init__(self, purified, clock: Clock, authors: "AuthorsWay"):
+    def __init__(self, purified, clock: Clock, authors: AuthorsWay):
         self.purified, self.clock = purified, clock
         purified.branch = TimedBranch(purified.branch, clock, authors)
         self.is_active, self.models = purified.is_active, purified.models
@@ -108,7 +109,7 @@ class TimedPurified:
 
 
 class TimedBranch:
-    def __init__(self, branch, clock: Clock, authors: "AuthorsWay"):
+    def __init__(self, branch, clock: Clock, authors: AuthorsWay):
         self.branch, self.clock, self.authors = branch, clock, authors
         self.is_active, self.models, self.to = branch.is_active, branch.models, branch.to
 
@@ -118,7 +119,7 @@ class TimedBranch:
 
 
 class TimedChange:
-    def __init__(self, change, clock: Clock, authors: "AuthorsWay"):
+    def __init__(self, change, clock: Clock, authors: AuthorsWay):
         self.change, self.clock, self.authors = change, clock, authors
 
     def cond(self, *args):
@@ -128,21 +129,6 @@ class TimedChange:
     def uncond(self, *args):
         self.clock.timed("authors", self.authors.uncond, *args)
         return self.clock.timed("change", self.change.uncond, *args)
-
-
-class AuthorsWay:
-    """What their attention does at each call, with their settings. Its schedule costs nothing and is left out."""
-
-    def cond(self, which: str, project: Callable, tokens: torch.Tensor) -> torch.Tensor:
-        return self.rescaled(project(tokens), 1, 0.01)
-
-    def uncond(self, which: str, project: Callable, tokens: torch.Tensor, cond_tokens: torch.Tensor) -> torch.Tensor:
-        return self.rescaled(project(cond_tokens), 0, 0.2)
-
-    def rescaled(self, x: torch.Tensor, top_k: int, alpha: float) -> torch.Tensor:
-        u, s, vh = torch.linalg.svd(x.float(), full_matrices=False)
-        s = torch.cat([s[:, :top_k], torch.exp(-alpha * s[:, top_k:]) * s[:, top_k:]], dim=1)
-        return (u @ torch.diag_embed(s) @ vh).to(x.dtype)
 
 
 @dataclass(frozen=True)
