@@ -2,13 +2,14 @@
 
     python benchmarks/cleanstyle.py                 SDXL and SD1.5 with fewer channels, 256 px
     python benchmarks/cleanstyle.py --full          at their true size: for a GPU, or 16 GB of free memory
-    python benchmarks/cleanstyle.py --write         also save the table to benchmarks/results/
+    python benchmarks/cleanstyle.py --write         also save the tables to benchmarks/results/
 
 Both are timed within the same steps, so that what slows the machine slows all: in each layer the keys and values are
 purified by us, which counts, and once more in the authors' way, which does not. That way, in our own words: a singular
 value decomposition for the purified half and one for the style-negative, of keys and of values, in each layer at each
 step. A step is one guided prediction: conditional and unconditional half in one batch. The step in which the spectra
-are computed is told apart. On a CPU, time is the processor's that this process has had, as other programs' don't count.
+are computed is told apart. A second table is of one layer alone, again and again. On a CPU, time is the processor's that
+this process has had, so other programs' does not count.
 """
 
 import argparse
@@ -72,23 +73,24 @@ class Parts:
         return self.forward - self.authors - self.ours
 
 
+def now() -> float:
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 @dataclass
 class Clock:
     """What of each step's seconds goes where."""
 
     steps: list[Parts] = field(default_factory=list)
 
-    def now(self) -> float:
-        if not torch.cuda.is_available():
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
     def timed(self, part: str, function: Callable, *args, **kwargs):
-        began = self.now()
+        began = now()
         result = function(*args, **kwargs)
         step = self.steps[-1]
-        setattr(step, part, getattr(step, part) + self.now() - began)
+        setattr(step, part, getattr(step, part) + now() - began)
         return result
 
 
@@ -230,10 +232,10 @@ def forwards_on(clock: Clock, network: torch.nn.Module) -> Iterator[None]:
     def start(*_: object) -> None:
         nonlocal began
         clock.steps.append(Parts())
-        began = clock.now()
+        began = now()
 
     def stop(*_: object) -> None:
-        clock.steps[-1].forward = clock.now() - began
+        clock.steps[-1].forward = now() - began
 
     hooks = network.register_forward_pre_hook(start), network.register_forward_hook(stop)
     try:
@@ -286,6 +288,40 @@ COLUMNS = [
 HEADS = f"| {' | '.join(COLUMNS)} |\n|:--|--:|--:|--:|:-:|:-:|--:|--:|"
 
 
+def layer_alone(tokens: int, width: int, repetitions: int = 50) -> str:
+    """A line of the second table: one layer's keys and values, both halves, at another α_t each time."""
+    import comfy.model_management
+
+    from sid_pack.nodes.purify import Purify, References, Settings
+
+    device = comfy.model_management.get_torch_device()
+    image = torch.randn(1, tokens, width, device=device)
+    projected = {which: torch.randn(1, tokens, width, device=device) * 5 for which in "kv"}
+    known, authors = References(), AuthorsWay()
+
+    def both_halves(change) -> float:
+        began = now()
+        for which in "kv":
+            change.cond(which, lambda _, which=which: projected[which], image)
+            change.uncond(which, lambda _, which=which: projected[which], image, image)
+        return now() - began
+
+    ours, theirs, warm_up = [], [], 5
+    for repetition in range(warm_up + repetitions):
+        alpha = 0.01 / (1 + repetition)
+        ours.append(both_halves(Purify(Settings(), lambda x: known(x, (device, torch.float32)), alpha)))
+        theirs.append(both_halves(authors))
+    faster = ratio(theirs[warm_up:], ours[warm_up:])
+    microseconds = [f"{1e6 * statistics.median(times[warm_up:]):.0f}" for times in (ours, theirs)]
+    cells = [f"{tokens} × {width}", *microseconds, f"{faster.middle:.0f} × ({faster.low:.0f} … {faster.high:.0f})"]
+    return f"| {' | '.join(cells)} |"
+
+
+ALONE = (
+    "| one layer alone: tokens × channels | µs ours | µs the authors' way | the authors' to ours |\n|:--|--:|--:|:-:|"
+)
+
+
 def setting(arguments: argparse.Namespace) -> str:
     """What was measured, and on what."""
     import comfyui_version
@@ -311,7 +347,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="pictures in a run")
     parser.add_argument("--steps", type=int, default=6, help="steps in a run")
     parser.add_argument("--runs", type=int, default=3, help="runs of each case for the times inside a step")
-    parser.add_argument("--write", action="store_true", help=f"save the table in {RESULTS.relative_to(ROOT)}/")
+    parser.add_argument("--write", action="store_true", help=f"save the tables in {RESULTS.relative_to(ROOT)}/")
     return parser.parse_args()
 
 
@@ -319,6 +355,7 @@ def main() -> int:
     arguments = parse_arguments()
     start_comfyui()
     rows, kept = [], True
+    sizes = [(tokens, width) for tokens in (4, 16, 257) for width in (640, 1280)]
     with torch.inference_mode():  # as nodes are run
         for name, (kind, blocks) in CASES.items():
             print(name, file=sys.stderr, flush=True)
@@ -328,7 +365,8 @@ def main() -> int:
             print(line, file=sys.stderr, flush=True)
             kept &= share.middle <= LIMIT and faster.middle >= TIMES_FASTER
             del subject
-    table = "\n".join([HEADS, *rows])
+        alone = [layer_alone(*size) for size in sizes]
+    table = "\n".join([HEADS, *rows, "", ALONE, *alone])
     report = f"{setting(arguments)}\n\n{table}\n"
     print(f"\n{report}")
     print(f"Aimed at: at most {100 * LIMIT:.0f} % of a step, and {TIMES_FASTER} × the authors' way.")
