@@ -8,8 +8,8 @@ Both are timed within the same steps, so that what slows the machine slows all: 
 purified by us, which counts, and once more in the authors' way, which does not. That way, in our own words: a singular
 value decomposition for the purified half and one for the style-negative, of keys and of values, in each layer at each
 step. A step is one guided prediction: conditional and unconditional half in one batch. The step in which the spectra
-are computed is told apart. A second table is of one layer alone, again and again. On a CPU, time is the processor's that
-this process has had, so other programs' does not count.
+are computed is told apart. A second table is of one layer alone, again and again. On a CPU, time is the processor time
+that this process has had, so other programs' does not count.
 """
 
 import argparse
