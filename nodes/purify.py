@@ -227,7 +227,8 @@ class PurifiedBranch:
         if not cond:
             return added
         theirs = [_rows(tensor, cond, len(chunks)) for tensor in (out, q, k, v)]
-        options = extra_options | {"cond_or_uncond": [chunks[place] for place in cond]}
+        # IPAdapter_plus knows a third chunk only beside two others, so all are called the first.
+        options = extra_options | {"cond_or_uncond": [0] * len(cond)}
         negative = self.branch(*theirs, options, StyleNegative(self.settings, self._reference_of(q)))
         moved = extrapolate(
             _rows(added, cond, len(chunks)),

@@ -422,6 +422,25 @@ def test_it_does_the_same_on_theirs_as_on_ours(plus, sd15, cfg):
     differ(moved, sampled(cleaned(theirs, style_negative="hard"), cfg=cfg))
 
 
+def test_a_third_chunk_is_conditional(plus, sd15):
+    """As guiders with two prompts have it, for which they have a case of their own."""
+    clean = cleaned(applied(plus, sd15, adapter_file(SD15_WIDTHS, 1)), attention_strength=2.0)
+    prompt, other, text = (torch.randn(2, length, 32, generator=torch.manual_seed(length)) for length in (6, 7, 5))
+    other = other[:, :6]
+    options = {"block": ("input", 1), "transformer_index": 0, "n_heads": 2, "original_shape": (2, 4, 2, 3)}
+    options |= {"sigmas": torch.tensor([10.0]), "activations_shape": (2, 32, 2, 3)}
+
+    def attention(chunks, q):
+        texts = text.repeat(len(chunks), 1, 1)
+        return replacements(clean)["input", 1](q, texts, texts, options | {"cond_or_uncond": chunks})
+
+    with torch.no_grad():
+        first, second, third = attention([0, 1, 2], torch.cat([prompt, other, prompt])).chunk(3)
+        expected = attention([0, 1], torch.cat([prompt, other])).chunk(2)
+    close(torch.cat([first, second]), torch.cat(expected))
+    close(third, first)
+
+
 def test_spectra_are_listed_where_their_weight_type_has_the_image(plus, sd15):
     from sid_pack.nodes.cleanstyle import spectra
 
