@@ -292,12 +292,12 @@ def layer_alone(tokens: int, width: int, repetitions: int = 50) -> str:
     """A line of the second table: one layer's keys and values, both halves, at another α_t each time."""
     import comfy.model_management
 
-    from sid_pack.nodes.purify import Purify, References, Settings
+    from sid_pack.nodes.purify import Purify, References, Settings, Together
 
     device = comfy.model_management.get_torch_device()
     image = torch.randn(1, tokens, width, device=device)
     projected = {which: torch.randn(1, tokens, width, device=device) * 5 for which in "kv"}
-    known, authors = References(), AuthorsWay()
+    known, authors = References(Together()), AuthorsWay()
 
     def both_halves(change) -> float:
         began = now()

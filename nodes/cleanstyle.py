@@ -14,7 +14,7 @@ from . import adapt
 from .image_branches import Branch, Project
 from .image_prompts import Attention, ImagePromptAttention, Key, attn2_replacements, image_prompts, put_attention
 from .joined_tokens import purify_style_references, style_references
-from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings
+from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings, Together
 from .unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
 
 
@@ -42,7 +42,7 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
             f"chosen here. Set blocks to '{ALL}', or give the image prompt other blocks (or weight type)."
         )
     _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
-    progress_at = adapt.progress_by_sigma(model)
+    progress_at, together = adapt.progress_by_sigma(model), Together()
     clone = model.clone()
     put_attention(
         clone,
@@ -50,7 +50,7 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
             key: ImagePromptAttention(
                 base,
                 [
-                    PurifiedBranch(branch, settings, progress_at) if _image_tokens(branch) else branch
+                    PurifiedBranch(branch, settings, progress_at, together) if _image_tokens(branch) else branch
                     for branch in branches
                 ],
             )

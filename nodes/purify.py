@@ -1,9 +1,10 @@
 """Image prompts without their content: what CleanStyle does to the keys and values of a Branch, at every step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet, ref
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from .ip_adapter_branch import UNCONDITIONAL
 
 OFF, SOFT, HARD = "off", "soft", "hard"
 Place = tuple[torch.device, torch.dtype]
+At = tuple[float, bool]  # α_t, and whether in inference mode
+AT_ONCE = 2**24  # numbers: for more, what a product takes of memory matters more than its speed
 NOTHING = 1e-4  # of the other half's largest number: what tokens that were put to zero may have left
 
 
@@ -50,11 +53,8 @@ class Settings:
         """By what the singular values are multiplied, (B, R), at this α_t."""
         return spectrum.purify_gains(self.top_k, alpha, self.beta, self.relative)
 
-    def purifier(self, spectra: dict[str, Spectrum]) -> Purifier | None:
-        """Of the keys and values in one, in this order; None where they can't be, or are not yet known."""
-        if len(spectra) < 2 or spectra["k"].right.shape != spectra["v"].right.shape:
-            return None
-        return Purifier(Spectrum.joined([spectra["k"], spectra["v"]]), self.top_k, self.beta, self.relative)
+    def purifier(self, spectrum: Spectrum) -> Purifier:
+        return Purifier(spectrum, self.top_k, self.beta, self.relative)
 
     def negative_gains(self, spectrum: Spectrum) -> Tensor:
         """The same of the style-negative, at all times."""
@@ -67,15 +67,16 @@ class _Reference:
     them.
 
     tokens: held, so that no other tensor takes their memory. place: device and precision of the keys and values.
+    together: all that is rescaled at once with it.
     """
 
-    def __init__(self, tokens: Tensor, place: Place):
+    def __init__(self, tokens: Tensor, place: Place, together: "Together"):
         self.tokens = tokens
         self.place = place
+        self.together = together
         self.spectra: dict[str, Spectrum] = {}
-        self.both: Purifier | None = None
         self.made: dict[str, Tensor] = {}
-        self.made_at: tuple[float, bool] | None = None
+        self.made_at: At | None = None
         self.negatives: dict[str, Tensor] = {}
         self.is_nothing: bool | None = None
 
@@ -95,20 +96,14 @@ class _Reference:
         """Keys or values at this α_t."""
         # A tensor that was made in inference mode is of no use to a student that is trained on this MODEL.
         at = (alpha, torch.is_inference_mode_enabled())
+        if self.made_at != at and len(self.spectra) == 2:
+            self.together.rescale(settings, at)
         if self.made_at != at:
             self.made, self.made_at = {}, at
         if which not in self.made:
-            self._make(which, project, settings, alpha)
-        return self.made[which]
-
-    def _make(self, which: str, project: Project, settings: Settings, alpha: float) -> None:
-        if self.both is None:
             spectrum = self._spectrum(which, project)
             self.made[which] = spectrum.scaled(settings.purify_gains(spectrum, alpha))
-            self.both = settings.purifier(self.spectra)
-        else:
-            # Keys and values in one product, which takes little longer than one of them.
-            self.made["k"], self.made["v"] = self.both(alpha).chunk(2)
+        return self.made[which]
 
     def negative(self, which: str, project: Project, settings: Settings) -> Tensor:
         """The style-negative of keys or values, which is the same at every step."""
@@ -125,6 +120,48 @@ class _Reference:
         return self.spectra[which]
 
 
+class Together:
+    """What one CleanStyle has to rescale at a step, done at once for all layers of a width, when the first asks for it.
+
+    A product of their size is small next to what it takes to ask for one.
+    """
+
+    def __init__(self) -> None:
+        self.references: WeakSet[_Reference] = WeakSet()
+        self.groups: list[tuple[Purifier, list[ref[_Reference]]]] = []
+
+    def rescale(self, settings: Settings, at: At) -> None:
+        """Keys and values of all references at (α_t, whether in inference mode)."""
+        ready = {reference for reference in self.references if len(reference.spectra) == 2}
+        if ready != {found() for _, members in self.groups for found in members}:  # never after the first steps
+            self.groups = [self._group(settings, members) for members in _alike(ready)]
+        for purifier, members in self.groups:
+            rows = purifier(at[0]).chunk(2 * len(members))
+            for found, keys, values in zip(members, rows[::2], rows[1::2], strict=True):
+                if (reference := found()) is not None:
+                    reference.made, reference.made_at = {"k": keys, "v": values}, at
+
+    def _group(self, settings: Settings, members: list[_Reference]) -> tuple[Purifier, list["ref[_Reference]"]]:
+        joined = Spectrum.joined([reference.spectra[which] for reference in members for which in "kv"])
+        pictures = len(joined.left) // (2 * len(members))
+        # On the memory of what is joined, so that nothing is kept twice.
+        parts = iter(joined.part(slice(start, start + pictures)) for start in range(0, len(joined.left), pictures))
+        for reference in members:
+            reference.spectra = {which: next(parts) for which in "kv"}
+        return settings.purifier(joined), [ref(reference) for reference in members]
+
+
+def _alike(references: set[_Reference]) -> Iterator[list[_Reference]]:
+    """Those whose keys and values are of one shape and place, AT_ONCE at most."""
+    groups: dict[tuple, list[_Reference]] = {}
+    for reference in references:
+        spectrum = reference.spectra["k"]
+        groups.setdefault((reference.place, spectrum.left.shape, spectrum.right.shape), []).append(reference)
+    for (_, left, right), members in groups.items():
+        size = max(1, AT_ONCE // (2 * left[0] * left[1] * right[2]))
+        yield from (members[start : start + size] for start in range(0, len(members), size))
+
+
 class References:
     """The latest references of one image prompt in one layer: their spectra are computed once, not at every step.
 
@@ -133,14 +170,17 @@ class References:
 
     SIZE = 8
 
-    def __init__(self) -> None:
+    def __init__(self, together: Together) -> None:
+        self.together = together
         self.latest: tuple[_Reference, ...] = ()
 
     def __call__(self, tokens: Tensor, place: Place) -> _Reference:
         if self.latest and self.latest[0].tokens is tokens and self.latest[0].place == place:
             return self.latest[0]
         found = next((known for known in self.latest if known.is_of(tokens, place)), None)
-        found = found or _Reference(tokens, place)
+        if found is None:
+            found = _Reference(tokens, place, self.together)
+            self.together.references.add(found)
         found.tokens = tokens  # the next question is likely of the same tensor, and comparing contents takes time
         others = [known for known in self.latest if known is not found]
         self.latest = (found, *others[: self.SIZE - 1])
@@ -192,12 +232,12 @@ class StyleNegative:
 class PurifiedBranch:
     """A Branch with its content taken out. It has no state of a run: what it keeps is of the reference alone."""
 
-    def __init__(self, branch: Branch, settings: Settings, progress_at: Callable[[float], float]):
-        """progress_at: from sigma to progress, see `adapt.progress_by_sigma`."""
+    def __init__(self, branch: Branch, settings: Settings, progress_at: Callable[[float], float], together: Together):
+        """progress_at: from sigma to progress, see `adapt.progress_by_sigma`. together: with the same settings."""
         self.branch = branch
         self.settings = settings
         self.progress_at = progress_at
-        self.references = References()
+        self.references = References(together)
 
     def is_active(self, sigma: float) -> bool:
         return self.branch.is_active(sigma)

@@ -93,6 +93,10 @@ class Spectrum:
         parts = zip(*((one.left, one.right, one.singular_values) for one in spectra), strict=True)
         return cls(*(torch.cat(part) for part in parts), spectra[0].dtype)
 
+    def part(self, rows: slice) -> "Spectrum":
+        """Some pictures of the batch, on the same memory."""
+        return Spectrum(self.left[rows], self.right[rows], self.singular_values[rows], self.dtype)
+
     def purified(
         self, top_k: int = 1, alpha: float | Tensor = 0.01, beta: float = 1.0, relative: bool = False
     ) -> Tensor:

@@ -359,11 +359,11 @@ def test_precisions(model, dtype):
 @pytest.mark.parametrize("sampled_first", [True, False])
 def test_a_student_can_be_trained_on_what_was_sampled_with(sampled_first):
     """Nodes sample in inference mode, whose tensors autograd refuses to save."""
-    from sid_pack.nodes.purify import Purify, References
+    from sid_pack.nodes.purify import Purify, References, Together
 
     with torch.inference_mode():
         tokens = references(1)
-    project, known, place = nn.Linear(WIDTH, 16), References(), (torch.device("cpu"), torch.float32)
+    project, known, place = nn.Linear(WIDTH, 16), References(Together()), (torch.device("cpu"), torch.float32)
 
     def made():
         purify = Purify(settings(), lambda image: known(image, place), alpha=0.05)
