@@ -16,6 +16,7 @@ from .ipadapter_plus import PlusBranch, plus_branches
 Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]  # (q, k, v, extra_options) -> out
 Key = tuple  # ("input" | "middle" | "output", block) or with the transformer layer within the block as third
 CALLBACK = "cleanstyle.image_prompts"
+BEGINNING = 999999999.9  # ComfyUI's percent_to_sigma(0) for SD1.5 and SDXL
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
@@ -97,9 +98,9 @@ _last_sigma = _LastSigma()
 
 
 def sigma_of(extra_options: dict[str, Any]) -> float:
-    """The noise level of this call; infinite where the host does not say, as before the first step."""
+    """The noise level of this call; where the host does not say, the one that it begins with."""
     sigmas = extra_options.get("sigmas")
-    return float("inf") if sigmas is None else _last_sigma(sigmas)
+    return BEGINNING if sigmas is None else _last_sigma(sigmas)
 
 
 def attn2_replacements(model: ModelPatcher) -> dict[Key, Attention]:

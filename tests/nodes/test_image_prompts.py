@@ -82,6 +82,30 @@ def test_branches_are_added_to_the_text_attention():
     torch.testing.assert_close(attention(*qkv(), OPTIONS), by_hand(*qkv()) + 21.0)
 
 
+class OnGPU:
+    """As a tensor on a GPU, which is slow to read a number from."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, sigma):
+        self.sigma, self.reads = sigma, 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return torch.tensor(self.sigma)
+
+
+def test_a_gpu_is_asked_once_for_each_noise_level():
+    from tiny_models import sd15
+
+    from sid_pack.nodes.image_prompts import sigma_of
+
+    first, second = OnGPU(3.0), OnGPU(1.0)
+    assert [sigma_of({"sigmas": sigmas}) for sigmas in (first, first, second, second, first)] == [3, 3, 1, 1, 3]
+    assert (first.reads, second.reads) == (2, 1)
+    assert sigma_of({}) == sd15().get_model_object("model_sampling").percent_to_sigma(0.0)
+
+
 @pytest.mark.parametrize(("sigma", "added"), [(3.0, 0.0), (2.0, 5.0), (1.0, 5.0), (0.5, 0.0)])
 def test_a_branch_acts_between_its_noise_levels(sigma, added):
     from sid_pack.nodes.image_prompts import ImagePromptAttention

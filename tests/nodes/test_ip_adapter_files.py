@@ -74,7 +74,7 @@ class Harmful:
 def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"ip_adapter": Harmful()}, tmp_path / "a.bin")
-    (tmp_path / "b.bin").write_bytes(pickle.dumps({"ip_adapter": Harmful()}))
+    (tmp_path / "b.bin").write_bytes(pickle.dumps({"ip_adapter": Harmful()}, protocol=2))
     for name in ("a.bin", "b.bin"):
         with pytest.raises(ValueError, match=rf"{name} can't be opened.*code, which is not run"):
             load(tmp_path / name)
