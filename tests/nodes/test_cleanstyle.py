@@ -298,6 +298,30 @@ def test_spectra_are_computed_once(model, computed):
     assert len(computed) == 2 * layers
 
 
+def test_large_batches_are_rescaled_in_parts(model, monkeypatch):
+    from sid_pack.nodes import purify
+
+    prompted = with_image_prompt(model, references(3), each_its_own=True)
+    expected = sampled(cleaned(prompted), batch=3)
+    monkeypatch.setattr(purify, "AT_ONCE", 1)
+    close(sampled(cleaned(prompted), batch=3), expected)
+
+
+def test_layers_that_are_no_longer_there_are_not_rescaled(model):
+    clean = cleaned(with_image_prompt(model, references(1)))
+    expected = sampled(clean)
+    first, *others = attentions(clean).values()
+    together = first.branches[0].references.together
+    assert sum(len(members) for _, members in together.groups) == 1 + len(others)
+    for attention in others:
+        attention.branches[0].references.keep(torch.device("meta"))
+    assert torch.equal(sampled(clean), expected)
+    for attention in others:
+        attention.branches = ()
+    sampled(clean)
+    assert sum(len(members) for _, members in together.groups) == 1
+
+
 def test_clones_do_not_leak(model):
     prompted = with_image_prompt(model, references(1))
     plain = sampled(prompted)
