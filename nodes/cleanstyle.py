@@ -169,8 +169,8 @@ def _nothing_to_purify(model: ModelPatcher) -> str:
 def _check(settings: Settings) -> None:
     if settings.start >= settings.end:
         raise ValueError(
-            f"start_at is {settings.start:g} and end_at is {settings.end:g}; expected a start before the end, such as "
-            "0 and 1 for the whole run"
+            f"start_percent is {settings.start:g} and end_percent is {settings.end:g}; expected a start before the "
+            "end, such as 0 and 1 for the whole run"
         )
     if settings.style_negative not in (OFF, SOFT, HARD):
         raise ValueError(f"style_negative is '{settings.style_negative}'; expected '{OFF}', '{SOFT}' or '{HARD}'")
@@ -294,7 +294,7 @@ class CleanStyle(io.ComfyNode):
                     "works at CFG 1 too, where few-step models run. 0 is off and costs nothing.",
                 ),
                 io.Float.Input(
-                    "start_at",
+                    "start_percent",
                     default=0.0,
                     min=0.0,
                     max=1.0,
@@ -302,12 +302,12 @@ class CleanStyle(io.ComfyNode):
                     tooltip="From where on CleanStyle acts, 0 (noise) to 1 (image).",
                 ),
                 io.Float.Input(
-                    "end_at",
+                    "end_percent",
                     default=1.0,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Until where it acts, 0 (noise) to 1 (image), after start_at.",
+                    tooltip="Until where it acts, 0 (noise) to 1 (image), after start_percent.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
@@ -328,8 +328,8 @@ class CleanStyle(io.ComfyNode):
         style_negative,
         negative_alpha,
         attention_strength,
-        start_at,
-        end_at,
+        start_percent,
+        end_percent,
     ):
         settings = Settings(
             top_k=top_k,
@@ -341,8 +341,8 @@ class CleanStyle(io.ComfyNode):
             style_negative=style_negative,
             negative_alpha=negative_alpha,
             attention_strength=attention_strength,
-            start=start_at,
-            end=end_at,
+            start=start_percent,
+            end=end_percent,
         )
         return io.NodeOutput(clean(model, settings, blocks, block_list))
 

@@ -197,7 +197,7 @@ def _load_encoder(path: Path) -> ModelPatcher:
 
 def _managed(network: nn.Module) -> ModelPatcher:
     return ModelPatcher(
-        network.eval().requires_grad_(False),
+        network.train(False).requires_grad_(False),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )

@@ -23,7 +23,9 @@ NOTHING = 1e-4  # of the other half's largest number: what tokens that were put 
 
 @dataclass(frozen=True)
 class Settings:
-    """METHOD.md §5. style_negative: off, soft (the authors' code) or hard (the paper's figure). start, end: progress.
+    """CleanStyle's settings (arXiv 2602.20721), by default its authors'.
+
+    style_negative: off, soft (the authors' code) or hard (the paper's figure). start, end: progress.
 
     attention_strength, attention_limit, attention_blend: see `extrapolate`.
     """

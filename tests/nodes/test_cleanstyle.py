@@ -120,7 +120,7 @@ def softmax_attention(q, k, v, heads):
 
 
 class ByHand:
-    """The whole method in one layer as METHOD.md §5 has it, with nothing of ours but the settings."""
+    """The whole method in one layer as the authors' code has it, with nothing of ours but the settings."""
 
     def __init__(self, model, projections, cond, uncond, chosen):
         self.sampling = model.get_model_object("model_sampling")
@@ -494,7 +494,7 @@ def test_a_model_without_cross_attention_is_told_of_the_other_node():
     ("changes", "message"),
     [
         ({"top_k": TOKENS + 1}, "top_k is 5, but an image prompt on this MODEL has 4 tokens"),
-        ({"start": 0.6, "end": 0.4}, "start_at is 0.6 and end_at is 0.4"),
+        ({"start": 0.6, "end": 0.4}, "start_percent is 0.6 and end_percent is 0.4"),
         ({"start": 0.4, "end": 0.4}, "expected a start before the end"),
         ({"style_negative": "medium"}, "'off', 'soft' or 'hard'"),
     ],
