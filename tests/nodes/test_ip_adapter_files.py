@@ -225,16 +225,10 @@ def test_an_end_before_the_start(tmp_path, start, end):
 
 
 @pytest.fixture
-def folder(comfyui, monkeypatch):
-    """models/ipadapter of the running ComfyUI, and the nodes known to it, whether the pack lists them or not."""
+def folder(comfyui):
+    """models/ipadapter of the running ComfyUI."""
     import folder_paths
-    import nodes
 
-    from sid_pack.nodes.ip_adapter import NODES
-
-    for kind in NODES:
-        kind.GET_SCHEMA()
-        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, kind.define_schema().node_id, kind)
     path = Path(folder_paths.get_folder_paths("ipadapter")[0])
     path.mkdir(parents=True, exist_ok=True)
     return path
