@@ -191,6 +191,8 @@ def test_a_checkpoint_is_distilled_and_its_student_comes_back(checkpoint, mode, 
 
 def test_a_quantized_model_is_distilled_into_a_lora(checkpoint, run_graph):
     """As ComfyUI loads a "scaled fp8" file: by operations of its own in 0.3.75, as tensors of their own kind later."""
+    if checkpoint.name == "sdxl":
+        pytest.skip("its layers are of the same kinds as SD2's, and many")
     folder = models_folder("checkpoints")
     quantized = folder / f"{checkpoint.name}_fp8.safetensors"
     write_scaled_fp8(folder / f"{checkpoint.name}.safetensors", quantized)
