@@ -1,6 +1,8 @@
 """The seam between ComfyUI and the method: a MODEL as process and predictor, CONDITIONING as tensors, weights."""
 
+import bisect
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +54,46 @@ def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
     alpha, sigma = process.coefficients(times)
     ratio = sigma if isinstance(process, Flow) else sigma / alpha
     return torch.cat([ratio, ratio.new_zeros(1)]).float()
+
+
+def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
+    """A function from sigma to progress p: 0 at pure noise, 1 at the image. It undoes the host's percent_to_sigma.
+
+    So p means what start and end percents mean elsewhere, whatever the schedule, the sampler or the number of steps.
+    """
+    sampling = model.get_model_object("model_sampling")
+    cells = 1000  # SD models have as many noise levels
+    # From the image to pure noise, without both ends: there the host says 0 and a billion.
+    progress = [index / cells for index in range(cells - 1, 0, -1)]
+    log_sigmas = [math.log(float(sampling.percent_to_sigma(p))) for p in progress]
+
+    def progress_at(sigma: float) -> float:
+        if sigma <= 0:
+            return 1.0
+        wanted = math.log(sigma)
+        right = min(max(bisect.bisect_left(log_sigmas, wanted), 1), len(log_sigmas) - 1)
+        left = right - 1
+        share = (wanted - log_sigmas[left]) / (log_sigmas[right] - log_sigmas[left])
+        return min(max(progress[left] + share * (progress[right] - progress[left]), 0.0), 1.0)
+
+    return progress_at
+
+
+def transformer_indices(model: ModelPatcher) -> dict[tuple[str, int], int]:
+    """The blocks of a UNet with cross-attention, by the host's names, and its running count of them.
+
+    The same as extra_options["transformer_index"]; none for models without such blocks.
+    """
+    network = model.model.diffusion_model
+    named = [("input", number, block) for number, block in enumerate(getattr(network, "input_blocks", []))]
+    named += [("middle", 0, getattr(network, "middle_block", None))]
+    named += [("output", number, block) for number, block in enumerate(getattr(network, "output_blocks", []))]
+    found = [
+        (kind, number)
+        for kind, number, block in named
+        if block is not None and any(hasattr(layer, "transformer_blocks") for layer in block.modules())
+    ]
+    return {key: index for index, key in enumerate(found)}
 
 
 def compute_dtype(model: ModelPatcher) -> torch.dtype:

@@ -1,0 +1,375 @@
+"""CleanStyle on a MODEL: whatever image prompts it has go on without their content."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import comfy.model_base
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..sid_core.cleanstyle import Spectrum
+from . import adapt
+from .image_branches import Branch, Project
+from .image_prompts import ImagePromptAttention, Key, attn2_replacements, image_prompts, put_attention
+from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings
+
+ALL, STYLE, LISTED = "all", "style block", "listed"
+ORDER = ("input", "middle", "output")
+# InstantStyle's block (up_blocks.0.attentions.1), and what IPAdapter_plus takes for style where no block is known.
+STYLE_SDXL = {("output", 1)}
+STYLE_SD15 = {("input", number) for number in (1, 2, 4, 5)} | {("output", number) for number in range(5, 12)}
+
+
+def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: str = "") -> ModelPatcher:
+    """A clone of a MODEL whose image prompts are purified in the blocks that were chosen. CleanStyle on it before is
+    replaced there, so that what counts is the last one.
+
+    Raises ValueError where there is no image prompt, none in these blocks, or where settings don't fit it.
+    """
+    _check(settings)
+    prompts = {
+        key: (base, tuple(_bare(branch) for branch in branches))
+        for key, (base, branches) in image_prompts(model).items()
+        if any(_image_tokens(_bare(branch)) for branch in branches)
+    }
+    if not prompts:
+        raise ValueError(_nothing_to_purify(model))
+    chosen = _chosen(model, list(prompts), blocks, listed)
+    _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
+    progress_at = adapt.progress_by_sigma(model)
+    clone = model.clone()
+    put_attention(
+        clone,
+        {
+            key: ImagePromptAttention(
+                base,
+                [
+                    PurifiedBranch(branch, settings, progress_at) if _image_tokens(branch) else branch
+                    for branch in branches
+                ],
+            )
+            for key, (base, branches) in prompts.items()
+            if key in chosen
+        },
+    )
+    return clone
+
+
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """What CleanStyle does in one layer to the keys ("k") or values ("v") of one image prompt.
+
+    layer: such as "output.1.0". image_prompt: which of those that the layer has, from 0.
+    """
+
+    layer: str
+    image_prompt: int
+    which: str
+    spectrum: Spectrum
+    settings: Settings
+
+
+def spectra(model: ModelPatcher, pictures: int = 1) -> Iterator[LayerSpectrum]:
+    """All spectra of a MODEL with CleanStyle, from the input to the output; nothing for a MODEL without it.
+
+    pictures: of a batch, where each has its own reference. Layers that an image prompt leaves out are left out.
+    """
+    indices = adapt.transformer_indices(model)
+    for key, attention in sorted(attn2_replacements(model).items(), key=lambda item: _position(item[0])):
+        if not isinstance(attention, ImagePromptAttention) or key[:2] not in indices:
+            continue
+        for number, branch in enumerate(attention.branches):
+            if not isinstance(branch, PurifiedBranch):
+                continue
+            for which, (project, tokens) in _asked_for(branch.branch, key, indices[key[:2]], pictures).items():
+                if tokens.any():
+                    yield LayerSpectrum(_name(key), number, which, Spectrum.of(project(tokens)), branch.settings)
+
+
+class _AskedForAll(Exception):  # noqa: N818  it is no error, but ends a call whose result is of no use
+    pass
+
+
+class _Ask:
+    """A Change that notes what a branch projects."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, tuple[Project, Tensor]] = {}
+
+    def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
+        self.asked[which] = (project, tokens)
+        if len(self.asked) == 2:
+            raise _AskedForAll
+        return project(tokens)
+
+    def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
+        return project(tokens)
+
+
+def _asked_for(branch: Branch, key: Key, transformer_index: int, pictures: int) -> dict[str, tuple[Project, Tensor]]:
+    """The projections and tokens of one layer by "k" and "v", as only the branch knows what it does there."""
+    ask = _Ask()
+    anything = torch.zeros(pictures, 1, 1, device=_image_tokens(branch)[0].device)
+    options = {
+        "cond_or_uncond": [0],
+        "block": key[:2],
+        "block_index": key[2] if len(key) > 2 else 0,
+        "transformer_index": transformer_index,
+        "original_shape": (pictures, 4, 1, 1),
+        "n_heads": 1,
+    }
+    with suppress(_AskedForAll):
+        branch(anything, anything, anything, anything, options, ask)
+    return ask.asked
+
+
+def _bare(branch: Branch) -> Branch:
+    return branch.branch if isinstance(branch, PurifiedBranch) else branch
+
+
+def _image_tokens(branch: Branch) -> tuple[Tensor, ...]:
+    """The conditional image tokens of a branch, and none where its keys and values can't be changed."""
+    return getattr(branch, "image_tokens", ())
+
+
+def _position(key: Key) -> tuple:
+    return (ORDER.index(key[0]), *key[1:])
+
+
+def _name(key: Key) -> str:
+    return ".".join(str(part) for part in key)
+
+
+def _names(keys: list[Key]) -> str:
+    blocks = sorted({key[:2] for key in keys}, key=_position)
+    return ", ".join(_name(block) for block in blocks)
+
+
+def _chosen(model: ModelPatcher, keys: list[Key], blocks: str, listed: str) -> set[Key]:
+    if blocks == ALL:
+        return set(keys)
+    if blocks == STYLE:
+        wanted = STYLE_SDXL if isinstance(model.model, comfy.model_base.SDXL) else STYLE_SD15
+        chosen = {key for key in keys if key[:2] in wanted}
+        if not chosen:
+            raise ValueError(
+                f"this MODEL's image prompts are in {_names(keys)}, and none of these is a style block "
+                f"({_names(list(wanted))}). Set blocks to '{ALL}', or give the image prompt its style blocks."
+            )
+        return chosen
+    if blocks != LISTED:
+        raise ValueError(f"blocks is '{blocks}'; expected '{ALL}', '{STYLE}' or '{LISTED}'")
+    chosen = set()
+    for name in listed.replace(",", " ").split():
+        found = {key for key in keys if f"{_name(key)}.".startswith(f"{name}.")}
+        if not found:
+            raise ValueError(
+                f"block_list has '{name}', but this MODEL's image prompts are in {_names(keys)}. Name blocks such as "
+                "output.1, or one layer of a block such as output.1.0, with commas between."
+            )
+        chosen |= found
+    if not chosen:
+        raise ValueError(f"block_list is empty. Name some of {_names(keys)}, or set blocks to '{ALL}'.")
+    return chosen
+
+
+def _nothing_to_purify(model: ModelPatcher) -> str:
+    message = (
+        "this MODEL has no image prompt that CleanStyle can purify. Connect one before this node: CleanStyleIPAdapter, "
+        "or a node of IPAdapter_plus such as IPAdapterAdvanced, and its MODEL to this one. "
+    )
+    if others := {type(patch).__name__ for patch in attn2_replacements(model).values()}:
+        return message + (
+            f"Its cross-attention is replaced by {', '.join(sorted(others))}, which is of another kind; if that is an "
+            "IPAdapter pack, update it."
+        )
+    if not adapt.transformer_indices(model):
+        return message + "It has no cross-attention of that kind: for Flux, use CleanStyleConditioning."
+    return message + "Nodes that load a MODEL again, after the image prompt, lose it."
+
+
+def _check(settings: Settings) -> None:
+    if settings.start >= settings.end:
+        raise ValueError(
+            f"start_at is {settings.start:g} and end_at is {settings.end:g}; expected a start before the end, such as "
+            "0 and 1 for the whole run"
+        )
+    if settings.style_negative not in (OFF, SOFT, HARD):
+        raise ValueError(f"style_negative is '{settings.style_negative}'; expected '{OFF}', '{SOFT}' or '{HARD}'")
+
+
+def _check_tokens(settings: Settings, branches: list[Branch]) -> None:
+    # Layers share their tokens.
+    for tokens in {id(tokens): tokens for branch in branches for tokens in _image_tokens(branch)}.values():
+        if settings.top_k > tokens.shape[1]:
+            raise ValueError(
+                f"top_k is {settings.top_k}, but an image prompt on this MODEL has {tokens.shape[1]} tokens, and so as "
+                f"many singular values; expected 0 to {tokens.shape[1]}, where {tokens.shape[1]} purifies nothing. "
+                "1 is usual."
+            )
+        if not tokens.isfinite().all():
+            raise ValueError(
+                "an image prompt on this MODEL has NaN or infinite numbers in it. Look for a damaged adapter or CLIP "
+                "vision file, or an empty picture; or run the image encoder in float32."
+            )
+
+
+class CleanStyle(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CleanStyle",
+            display_name="CleanStyle",
+            category="CleanStyle",
+            description="Takes the content out of the image prompts that are on a MODEL already, so that their style "
+            "stays and their subject does not come along. After CleanStyleIPAdapter or IPAdapter_plus's nodes, before "
+            "the sampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="With an image prompt: from CleanStyleIPAdapter or IPAdapter_plus."),
+                io.Int.Input(
+                    "top_k",
+                    default=1,
+                    min=0,
+                    max=257,
+                    tooltip="Singular values that are kept as they are, 0 to the number of image tokens (4 to 257). "
+                    "1 is the authors'; raise it if style is lost.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=0.01,
+                    min=0.0,
+                    max=100.0,
+                    step=0.005,
+                    round=0.0001,
+                    tooltip="How strongly the others are suppressed, 0 to 100: by e^(-α σ). 0.01 is the authors'; "
+                    "raise it if the subject still comes along, lower it if style is lost. 0 is off.",
+                ),
+                io.Float.Input(
+                    "gamma",
+                    default=20.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    tooltip="How suddenly suppression ends, 0 to 1000. 20 is the authors'; 0 is half of alpha at all "
+                    "times.",
+                ),
+                io.Float.Input(
+                    "center",
+                    default=0.3,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When suppression ends, 0 to 1 of the way from noise to image. The authors' is 0.3, and "
+                    "0.35 for StyleShot.",
+                ),
+                io.Float.Input(
+                    "beta",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Factor on the singular values after the first top_k, at all times, 0 to 10. 1 is the "
+                    "authors'; below 1 weakens them in every step.",
+                ),
+                io.Boolean.Input(
+                    "normalize",
+                    default=False,
+                    tooltip="Divide singular values by the largest before alpha: one alpha then means the same for "
+                    "every adapter and layer. alpha is then 1 to 10, and negative_alpha 5 to 50.",
+                ),
+                io.Combo.Input(
+                    "blocks",
+                    options=[ALL, STYLE, LISTED],
+                    default=ALL,
+                    tooltip="Where to purify: in all blocks that have an image prompt, in InstantStyle's style block "
+                    "(SDXL; for SD1.5 IPAdapter_plus's style layers), or in those that block_list names.",
+                ),
+                io.String.Input(
+                    "block_list",
+                    default="",
+                    tooltip="For 'listed': blocks such as output.1, or one layer of them such as output.1.0, with "
+                    "commas between. Input, middle and output, numbered as ComfyUI does.",
+                ),
+                io.Combo.Input(
+                    "style_negative",
+                    options=[OFF, SOFT, HARD],
+                    default=SOFT,
+                    tooltip="SS-CFG: the unconditional half sees the reference's content, so CFG leads away from it. "
+                    "soft: as in the authors' code; hard: as in their paper. It does nothing at CFG 1.",
+                ),
+                io.Float.Input(
+                    "negative_alpha",
+                    default=0.2,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="How strongly large singular values are taken out of the soft style-negative, 0 to 100. "
+                    "The authors' is 0.2, and 0.1 for StyleShot.",
+                ),
+                io.Float.Input(
+                    "attention_strength",
+                    default=0.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How far the image prompt's attention is moved away from the style-negative's, 0 to 20. It "
+                    "works at CFG 1 too, where few-step models run. 0 is off and costs nothing.",
+                ),
+                io.Float.Input(
+                    "start_at",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="From where on CleanStyle acts, 0 (noise) to 1 (image).",
+                ),
+                io.Float.Input(
+                    "end_at",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Until where it acts, 0 (noise) to 1 (image), after start_at.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        top_k,
+        alpha,
+        gamma,
+        center,
+        beta,
+        normalize,
+        blocks,
+        block_list,
+        style_negative,
+        negative_alpha,
+        attention_strength,
+        start_at,
+        end_at,
+    ):
+        settings = Settings(
+            top_k=top_k,
+            alpha=alpha,
+            gamma=gamma,
+            center=center,
+            beta=beta,
+            relative=normalize,
+            style_negative=style_negative,
+            negative_alpha=negative_alpha,
+            attention_strength=attention_strength,
+            start=start_at,
+            end=end_at,
+        )
+        return io.NodeOutput(clean(model, settings, blocks, block_list))
+
+
+NODES = [CleanStyle]
