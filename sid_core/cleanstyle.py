@@ -6,6 +6,7 @@ tail its content. What is decomposed once is rescaled at every step for the cost
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,6 +23,28 @@ def suppression(
         return alpha * torch.sigmoid(-gamma * (progress - center))
     # Beyond e^700 floats overflow, and α_t is 0 long before.
     return alpha / (1 + math.exp(min(gamma * (progress - center), 700.0)))
+
+
+def suppression_steps(
+    *, alpha: float = 0.01, gamma: float = 20.0, center: float = 0.3, resolution: float = 0.05
+) -> list[tuple[float, float, float]]:
+    """`suppression` as a staircase, for tokens that can't change at every step: (start, end, α), first to last.
+
+    start, end: progress; together they are 0 … 1. α: the mean of α_t in between, from which α_t itself is never further
+    than resolution · alpha. So the steps lie where α_t changes, whatever gamma is.
+    """
+    first, last = (suppression(p, alpha=alpha, gamma=gamma, center=center) for p in (0.0, 1.0))
+    if first == last:
+        return [(0.0, 1.0, first)]
+    steps = math.ceil((first - last) / (resolution * alpha))
+    levels = [first + (last - first) * i / steps for i in range(1, steps)]
+    edges = [0.0, *(center + math.log(alpha / level - 1) / gamma for level in levels), 1.0]
+
+    def integral(progress: float) -> float:
+        x = gamma * (center - progress)
+        return -alpha * (max(x, 0.0) + math.log1p(math.exp(-abs(x)))) / gamma
+
+    return [(a, b, (integral(b) - integral(a)) / (b - a)) for a, b in pairwise(edges)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""ComfyUI's own SD1.5, SDXL and SD3 classes at a small size, with random weights: real ones can't be had in a test."""
+"""ComfyUI's own SD1.5, SDXL, SD3 and Flux classes, small and with random weights: a test can't have real ones."""
 
 import torch
 
@@ -67,8 +67,22 @@ def sd3():
     return patcher(SD3(config | {"x_block_self_attn_layers": []}))
 
 
+def flux():
+    import inspect
+
+    from comfy.ldm.flux.model import FluxParams
+    from comfy.supported_models import Flux
+
+    config = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": POOLED}
+    config |= {"context_in_dim": 16, "hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single_blocks": 1}
+    config |= {"mlp_ratio": 2.0, "axes_dim": [4, 6, 6], "theta": 10000, "qkv_bias": True, "guidance_embed": True}
+    if "txt_ids_dims" in inspect.signature(FluxParams).parameters:  # newer versions want it, 0.3.75 refuses it
+        config["txt_ids_dims"] = []
+    return patcher(Flux(config))
+
+
 def conditioning(seed: int) -> list:
-    """A CONDITIONING of 5 tokens that all three take."""
+    """A CONDITIONING of 5 tokens that all four take."""
     generator = torch.manual_seed(seed)
     pooled = torch.randn(1, POOLED, generator=generator)
     return [[torch.randn(1, 5, 16, generator=generator), {"pooled_output": pooled}]]

@@ -7,7 +7,7 @@ import torch
 from oracles import parity, relative_error
 from torch import Tensor
 
-from sid_pack.sid_core.cleanstyle import Spectrum, extrapolate, suppression
+from sid_pack.sid_core.cleanstyle import Spectrum, extrapolate, suppression, suppression_steps
 
 ENTRIES, TENSORS = parity("cleanstyle")
 
@@ -205,6 +205,28 @@ def test_suppression_takes_tensors_and_any_steepness():
     assert suppression(0.5, gamma=1e6) == pytest.approx(0)
     assert suppression(0.1, gamma=1e6) == pytest.approx(0.01)
     assert suppression(0.9, gamma=0.0) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    "schedule", [{}, {"gamma": 200.0}, {"gamma": 3.0, "center": 0.9, "alpha": 0.7}, {"center": 0.0}, {"gamma": 1e5}]
+)
+def test_the_staircase_follows_the_schedule(schedule):
+    alpha = schedule.get("alpha", 0.01)
+    steps = suppression_steps(**schedule)
+    assert steps[0][0] == 0
+    assert steps[-1][1] == 1
+    assert all(a[1] == b[0] for a, b in zip(steps, steps[1:], strict=False))
+    assert 5 <= len(steps) <= 20
+    for start, end, level in steps:
+        assert start < end
+        inside = [suppression(start + (end - start) * (i + 0.5) / 1000, **schedule) for i in range(1000)]
+        assert sum(inside) / 1000 == pytest.approx(level, abs=1e-4 * alpha)
+        assert max(abs(at - level) for at in inside) <= 0.05 * alpha
+
+
+@pytest.mark.parametrize("schedule", [{"gamma": 0.0}, {"alpha": 0.0}, {"center": 9.0, "gamma": 1000.0}])
+def test_a_schedule_that_does_not_change_is_one_step(schedule):
+    assert suppression_steps(**schedule) == [(0.0, 1.0, suppression(0.5, **schedule))]
 
 
 def test_extrapolation_in_closed_form():
