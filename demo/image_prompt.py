@@ -1,10 +1,10 @@
 """An image prompt for the demo model, in the layout of IP-Adapter-plus: what it sees, and its network.
 
-EfficientNet-lite0 looks at the picture, as it does for the demo protocol; IP-Adapter has CLIP there. The file's
-weights have IP-Adapter's names, so the pack's own nodes load it.
+EfficientNet-lite0 looks at the picture, as it does for the demo protocol; IP-Adapter has CLIP there. All after that is
+the pack's own code. Needs `host.start_comfyui()` first, except for `look`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from emoji import ASSETS
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 ADAPTER = ASSETS / "image_prompt.safetensors"
 TOKENS = 16
-WIDTH = 128
-HEAD_WIDTH = 64
 DEPTH = 2
+WIDER = 4  # the feed-forward layers
 STAGES = (2, 4, 10)  # blocks of the network whose channels are looked at too: colours and strokes, not yet subjects
 SEEN_SIDE = 4
 SEEN = 1280 + 2 * (24 + 40 + 112)
@@ -46,97 +45,84 @@ def look(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(seen)
 
 
-class PerceiverAttention(nn.Module):
-    """The latents look at the picture's regions and at themselves; heads of 64, no biases."""
+def new_adapter(model) -> nn.Module:
+    """An IP-Adapter-plus of the pack's own classes for this MODEL, to be trained.
 
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_kv = nn.Linear(width, 2 * width, bias=False)
-        self.to_out = nn.Linear(width, width, bias=False)
+    Of the usual initialization, but for the layers' keys and values: these begin as copies of the text's.
+    """
+    from sid_pack.nodes.ip_adapter_networks import IPAdapter, Resampler
+    from sid_pack.nodes.unet_layers import cross_attention_layers
 
-    def forward(self, regions: Tensor, latents: Tensor) -> Tensor:
-        latents = self.norm2(latents)
-        keys, values = self.to_kv(torch.cat([self.norm1(regions), latents], dim=1)).chunk(2, dim=-1)
-        q, k, v = (x.unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2) for x in (self.to_q(latents), keys, values))
-        attended = nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
-        return self.to_out(attended.transpose(1, 2).flatten(2).to(q.dtype))
-
-
-class Resampler(nn.Module):
-    """What is seen of a picture (B, M, seen) → its tokens (B, TOKENS, WIDTH)."""
-
-    def __init__(self, seen: int = SEEN):
-        super().__init__()
-        self.latents = nn.Parameter(torch.randn(1, TOKENS, WIDTH) / WIDTH**0.5)
-        self.proj_in = nn.Linear(seen, WIDTH)
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    PerceiverAttention(WIDTH),
-                    nn.Sequential(
-                        nn.LayerNorm(WIDTH),
-                        nn.Linear(WIDTH, 4 * WIDTH, bias=False),
-                        nn.GELU(),
-                        nn.Linear(4 * WIDTH, WIDTH, bias=False),
-                    ),
-                ]
-            )
-            for _ in range(DEPTH)
-        )
-        self.proj_out = nn.Linear(WIDTH, WIDTH)
-        self.norm_out = nn.LayerNorm(WIDTH)
-
-    def forward(self, seen: Tensor) -> Tensor:
-        regions = self.proj_in(seen)
-        latents = self.latents.expand(len(seen), -1, -1)
-        for attention, feed_forward in self.layers:
-            latents = latents + attention(regions, latents)
-            latents = latents + feed_forward(latents)
-        return self.norm_out(self.proj_out(latents))
+    layers = cross_attention_layers(model)
+    width = layers[0].context
+    attentions = [cross_attention(model, layer) for layer in layers]
+    network = IPAdapter(
+        Resampler(resampler_shapes(width)),
+        [{"to_k_ip.weight": text.to_k.weight, "to_v_ip.weight": text.to_v.weight} for text in attentions],
+    )
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(network.projection.latents, std=width**-0.5)
+    for text, keys, values in zip(attentions, network.to_k_ip, network.to_v_ip, strict=True):
+        keys.weight.data.copy_(text.to_k.weight)
+        values.weight.data.copy_(text.to_v.weight)
+    return network.requires_grad_(True)
 
 
-class KeysAndValues(nn.Module):
-    """One layer's keys and values of image tokens; as in IP-Adapter they begin as copies of the text's."""
-
-    def __init__(self, attention: nn.Module):
-        super().__init__()
-        inner, context = attention.to_k.weight.shape
-        self.to_k_ip, self.to_v_ip = (nn.Linear(context, inner, bias=False) for _ in range(2))
-        self.to_k_ip.weight.data.copy_(attention.to_k.weight)
-        self.to_v_ip.weight.data.copy_(attention.to_v.weight)
-
-
-class ImagePrompt(nn.Module):
-    """The whole adapter of a UNet. Its state dict has IP-Adapter's names: layers are numbered 1, 3, 5, …"""
-
-    def __init__(self, unet: nn.Module):
-        super().__init__()
-        layers = list(cross_attentions(unet))
-        self.image_proj = Resampler()
-        self.ip_adapter = nn.ModuleDict({str(2 * i + 1): KeysAndValues(layer) for i, (_, layer) in enumerate(layers)})
-        self.keys = [key for key, _ in layers]
-
-    def replacements(self, tokens: Tensor, attend: Callable) -> dict[tuple, Callable]:
-        """For the host's `patches_replace["attn2"]`: text attention and, beside it, attention to tokens (B, N, C)."""
-
-        def replacement(layer: KeysAndValues) -> Callable:
-            def attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
-                heads = extra_options["n_heads"]
-                image = attend(q, layer.to_k_ip(tokens), layer.to_v_ip(tokens), heads)
-                return attend(q, k, v, heads) + image
-
-            return attention
-
-        return {key: replacement(layer) for key, layer in zip(self.keys, self.ip_adapter.values(), strict=True)}
+def resampler_shapes(width: int) -> dict[str, Tensor]:
+    """Empty tensors by the names and in the shapes that a file of IP-Adapter-plus would have them in."""
+    shapes = {
+        "latents": (1, TOKENS, width),
+        "proj_in.weight": (width, SEEN),
+        "proj_out.weight": (width, width),
+        "norm_out.weight": (width,),
+    }
+    for layer in range(DEPTH):
+        shapes |= {f"layers.{layer}.0.{norm}.weight": (width,) for norm in ("norm1", "norm2")}
+        shapes |= {f"layers.{layer}.0.{name}.weight": (width, width) for name in ("to_q", "to_out")}
+        shapes[f"layers.{layer}.0.to_kv.weight"] = (2 * width, width)
+        shapes[f"layers.{layer}.1.0.weight"] = (width,)
+        shapes[f"layers.{layer}.1.1.weight"] = (WIDER * width, width)
+        shapes[f"layers.{layer}.1.3.weight"] = (width, WIDER * width)
+    return {name: torch.empty(shape) for name, shape in shapes.items()}
 
 
-def cross_attentions(unet: nn.Module) -> Iterator[tuple[tuple[str, int], nn.Module]]:
-    """Key in the host's `patches_replace` and module of each cross-attention, in IP-Adapter's order: down, up, middle."""
-    parts = [("input", unet.input_blocks), ("output", unet.output_blocks), ("middle", [unet.middle_block])]
-    for part, blocks in parts:
-        for number, block in enumerate(blocks):
-            for name, module in block.named_modules():
-                if name.endswith(".attn2"):
-                    yield (part, number), module
+def cross_attention(model, layer) -> nn.Module:
+    """The text attention of one of `unet_layers.cross_attention_layers`."""
+    part, number = layer.block
+    network = model.model.diffusion_model
+    block = network.middle_block if part == "middle" else getattr(network, f"{part}_blocks")[number]
+    transformer = next(module for module in block if hasattr(module, "transformer_blocks"))
+    return transformer.transformer_blocks[layer.depth].attn2
+
+
+def file_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The weights under the names that IP-Adapter files have: layers are numbered 1, 3, 5, …"""
+    weights = {f"image_proj.{name}": value for name, value in network.projection.state_dict().items()}
+    for which in ("to_k_ip", "to_v_ip"):
+        for number, layer in enumerate(getattr(network, which)):
+            weights[f"ip_adapter.{2 * number + 1}.{which}.weight"] = layer.weight.detach()
+    return weights
+
+
+def attentions_to(network: nn.Module, layers: list, tokens: Tensor, attend: Callable) -> dict[tuple, Callable]:
+    """For the host's `patches_replace["attn2"]` in training: text attention, and beside it one to tokens (B, N, C).
+
+    attend: (q, k, v, heads) -> out. Drawing goes through the pack's own nodes, which keep what does not change.
+    """
+
+    def attention_of(number: int) -> Callable:
+        def attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+            heads = extra_options["n_heads"]
+            image = attend(q, network.to_k_ip[number](tokens), network.to_v_ip[number](tokens), heads)
+            return attend(q, k, v, heads) + image
+
+        return attention
+
+    return {layer.key: attention_of(number) for number, layer in enumerate(layers)}

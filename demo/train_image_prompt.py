@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from features import load_feature_network
 from host import start_comfyui
-from image_prompt import ADAPTER, ImagePrompt, look
+from image_prompt import ADAPTER, attentions_to, file_weights, look, new_adapter
 from safetensors.torch import load_file, save_file
 from styles import GRID, StyleGrid, load_grid
 from torch import Tensor, nn
@@ -50,9 +50,9 @@ def shifted(pictures: Tensor) -> Tensor:
 
 def weights_of(adapter: nn.Module, mean: Tensor, scale: Tensor) -> dict[str, Tensor]:
     """The adapter's weights for pictures as they are seen: training saw (seen - mean) / scale."""
-    weights = {key: value.clone() for key, value in adapter.state_dict().items()}
+    weights = file_weights(adapter)
     weight = weights["image_proj.proj_in.weight"] / scale
-    weights["image_proj.proj_in.bias"] -= weight @ mean
+    weights["image_proj.proj_in.bias"] = weights["image_proj.proj_in.bias"] - weight @ mean
     weights["image_proj.proj_in.weight"] = weight
     return {key: value.half().contiguous() for key, value in weights.items()}
 
@@ -66,6 +66,7 @@ def main() -> None:
     from comfy.ldm.modules.attention import optimized_attention
 
     from sid_pack.nodes import demo_model
+    from sid_pack.nodes.unet_layers import cross_attention_layers
     from sid_pack.sid_core.checkpoint import write_tensors
     from sid_pack.sid_core.process import VP
 
@@ -82,7 +83,7 @@ def main() -> None:
     del learnt
 
     torch.manual_seed(0)
-    adapter = ImagePrompt(unet)
+    adapter, layers = new_adapter(model), cross_attention_layers(model)
     ema = torch.optim.swa_utils.AveragedModel(
         adapter, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
     )
@@ -112,8 +113,8 @@ def main() -> None:
         noise = torch.randn_like(x0)
         alpha, sigma = (c.float().view(-1, 1, 1, 1) for c in process.coefficients(t))
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = adapter.image_proj((picture - mean) / scale)
-            options = {"patches_replace": {"attn2": adapter.replacements(tokens, attend)}}
+            tokens = adapter.projection((picture - mean) / scale)
+            options = {"patches_replace": {"attn2": attentions_to(adapter, layers, tokens, attend)}}
             options["optimized_attention_override"] = attention_in_float32
             v = unet(alpha * x0 + sigma * noise, t.float(), context=contexts[subject], transformer_options=options)
             loss = (v.float() - (alpha * noise - sigma * x0)).square().mean()
