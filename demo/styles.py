@@ -96,7 +96,9 @@ def painted(pictures: list[Image.Image], style: int, engine) -> np.ndarray:
     """Redrawn in one of the network's styles: (N, 64, 64, 3) in bytes."""
     return np.stack(
         [
-            np.asarray(engine.stylize(picture, style=style).convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS))
+            np.asarray(
+                engine.stylize(picture, style=style).convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
+            )
             for picture in pictures
         ]
     )
@@ -111,7 +113,10 @@ def make_grid(emoji: EmojiSet, fluent: dict[str, Path]) -> StyleGrid:
     captions = [emoji.captions[index] for index in subjects]
     noto = [as_image(picture) for picture in emoji.images[subjects]]
     large = [picture.resize((PAINT_SIDE, PAINT_SIDE), Image.Resampling.BICUBIC) for picture in noto]
-    rows = [np.stack([np.asarray(picture) for picture in noto]), np.stack([on_white(fluent[name]) for name in captions])]
+    rows = [
+        np.stack([np.asarray(picture) for picture in noto]),
+        np.stack([on_white(fluent[name]) for name in captions]),
+    ]
     for style in PAINTINGS:
         rows.append(painted(large, style, engine))
         print(f"painted {len(captions)} pictures in style {style}", flush=True)

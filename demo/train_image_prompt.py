@@ -108,7 +108,7 @@ def main() -> None:
         picture = seen[style, subject].float()
         lot = torch.rand(BATCH)
         picture[lot < 2 * DROPPED] = 0
-        subject[(DROPPED <= lot) & (lot < 3 * DROPPED)] = len(grid.captions)
+        subject[(lot >= DROPPED) & (lot < 3 * DROPPED)] = len(grid.captions)
         t = torch.randint(1000, (BATCH,))
         noise = torch.randn_like(x0)
         alpha, sigma = (c.float().view(-1, 1, 1, 1) for c in process.coefficients(t))
@@ -127,7 +127,9 @@ def main() -> None:
         if (iteration + 1) % 100 == 0:
             seconds = (time.perf_counter() - began) / (iteration + 1)
             left = seconds * (args.iterations - iteration - 1) / 60
-            print(f"{iteration + 1}: loss {mean_loss:.4f}, {seconds:.2f} s an iteration, {left:.0f} min left", flush=True)
+            print(
+                f"{iteration + 1}: loss {mean_loss:.4f}, {seconds:.2f} s an iteration, {left:.0f} min left", flush=True
+            )
         if (iteration + 1) % 500 == 0 or iteration + 1 == args.iterations:
             save()
 
