@@ -1,6 +1,7 @@
 """Measure how much of a style image's subject comes along, without CleanStyle and with it (see leakage_protocol.py).
 
-    python demo/leakage.py --sheet demo/leakage.png --json leakage.json
+    python demo/leakage.py --json leakage.json
+    python demo/leakage.py --sheet demo/leakage.png
 
 Wants the grid of styles.py, what train_image_prompt.py has seen of it, and that script's packages. Draws by the pack's
 own nodes in ComfyUI: the 20-step teacher with guidance, the teacher without, and the 4-step student.
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from contact_sheet import contact_sheet
 from demo_protocol import load_caption_embeddings
 from drawing import Artist, Setting
 from emoji import ASSETS, load_emoji
@@ -21,6 +23,7 @@ from features import FEATURES, image_features, load_feature_network
 from host import start_comfyui
 from image_prompt import ADAPTER
 from leakage_protocol import Judge, Scores, StyleSpace, at_equal_style, choose_pairs, score
+from PIL import Image
 from styles import NOTO, StyleGrid, as_image, load_grid
 from torch import Tensor
 from train_image_prompt import seen_pictures
@@ -33,6 +36,8 @@ DRAWABLE_SEEDS, DRAWABLE_TIMES, DRAWABLE_AMONG = (100, 101, 102), 2, 3
 TEACHER = Setting(20, "dpmpp_2m", "karras", 3.0, name="teacher, CFG 3")
 UNGUIDED = Setting(20, "dpmpp_2m", "karras", 1.0, name="teacher, CFG 1")
 STUDENT = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student, CFG 1")
+SHEET_PAIRS = 10
+SHEET_COLOURS = 192  # a palette makes the file a third
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -183,6 +188,35 @@ class Leakage:
         return found, nearer
 
 
+def sheet_trials() -> list[Trial]:
+    """The rows of the contact sheet."""
+    soft, hard = ({"alpha": 0.1, "style_negative": kind, "negative_alpha": 0.05} for kind in ("soft", "hard"))
+    away = {"style_negative": "hard", "attention_strength": 3.0}
+    return [
+        Trial(TEACHER, "no image prompt", 0.0),
+        Trial(TEACHER, "weight 1"),
+        Trial(TEACHER, "weight 0.5", 0.5),
+        Trial(TEACHER, "CS-SVD α 0.01", clean=svd(alpha=0.01)),
+        Trial(TEACHER, "CS-SVD α 0.1", clean=svd(alpha=0.1)),
+        Trial(TEACHER, "CS-SVD α 0.1 + SS-CFG soft", clean=soft),
+        Trial(TEACHER, "CS-SVD α 0.1 + SS-CFG hard", clean=hard),
+        Trial(STUDENT, "student, weight 1"),
+        Trial(STUDENT, "student, CS-SVD + attention-negative", clean=away),
+    ]
+
+
+def sheet(leakage: Leakage) -> Image.Image:
+    """The first pair of each of some styles, drawn in every way; above them their style images."""
+    columns = torch.arange(SHEET_PAIRS) * (len(leakage.pairs) // SHEET_PAIRS)
+    rows = {"style image": leakage.style_images[columns]}
+    rows |= {trial.title: leakage.draw(trial, 0)[columns] for trial in sheet_trials()}
+    names = [
+        f"{leakage.grid.captions[prompt]}, style of a {leakage.grid.captions[shown]}"
+        for prompt, shown in zip(leakage.pairs.prompts[columns], leakage.pairs.shown[columns], strict=True)
+    ]
+    return contact_sheet(rows, names).quantize(SHEET_COLOURS)
+
+
 HEADER = (
     "| sampler | setting | leakage | prompt R@10 | style image's subject R@10 | style | style image "
     "| leakage at equal style | prompt R@10 at equal style |",
@@ -208,9 +242,13 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=EACH, help="pairs of each style (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="drawings of each pair (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the mean scores to this file")
+    parser.add_argument("--sheet", type=Path, help="draw the contact sheet into this PNG, and measure nothing")
     args = parser.parse_args()
     start_comfyui()
     leakage = Leakage(load_grid(), args.adapter, args.each)
+    if args.sheet:
+        sheet(leakage).save(args.sheet, optimize=True)
+        return
     found, confused = leakage.judge_accuracy()
     print(f"{len(leakage.pool)} of {len(leakage.grid.captions)} subjects are drawable; {len(leakage.pairs)} pairs")
     print(f"the judge on real pictures that it has not seen: R@10 {found:.3f}, other subject nearer {confused:.3f}\n")
