@@ -28,6 +28,21 @@ SD15_TOKENS = 77
 SD15_PARAMETERS = 860_000_000
 # 128 channels in place of 320, and a text as narrow; 0.14 in place of 0.86 billion weights.
 MIDDLE_UNET = SD15_UNET | {"model_channels": 128, "context_dim": 256}
+SDXL_UNET = SD15_UNET | {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+    "context_dim": 2048,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+}
+SDXL_POOLED = 1280
+SDXL_PARAMETERS = 2_570_000_000
+# As above; 0.41 in place of 2.57 billion weights.
+MIDDLE_SDXL_UNET = SDXL_UNET | {"model_channels": 128, "context_dim": 768}
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
 # At 512 px, encoding a prompt is 2 % of the arithmetic of SD1.5's forward. So it is here, at 128 px.
 MIDDLE_CLIP = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_hidden_layers": 2}
@@ -35,13 +50,24 @@ MIDDLE_CLIP = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_hea
 
 def sd15(unet: dict = SD15_UNET):
     """A MODEL of Stable Diffusion 1.5, in the precision that the host picks for this device."""
-    import comfy.model_management as host
-    import comfy.model_patcher
     from comfy.supported_models import SD15
 
-    description = SD15(unet)
+    return _with_random_weights(SD15(unet), SD15_PARAMETERS)
+
+
+def sdxl(unet: dict = SDXL_UNET):
+    """A MODEL of Stable Diffusion XL, likewise."""
+    from comfy.supported_models import SDXL
+
+    return _with_random_weights(SDXL(unet), SDXL_PARAMETERS)
+
+
+def _with_random_weights(description, parameters: int):
+    import comfy.model_management as host
+    import comfy.model_patcher
+
     device = host.get_torch_device()
-    description.set_inference_dtype(host.unet_dtype(model_params=SD15_PARAMETERS), None)
+    description.set_inference_dtype(host.unet_dtype(model_params=parameters), None)
     model = description.get_model({}, "", device=device)
     for weight in model.diffusion_model.state_dict().values():
         weight.normal_(std=0.02)
@@ -50,7 +76,13 @@ def sd15(unet: dict = SD15_UNET):
 
 def sd15_conditioning() -> list:
     """A CONDITIONING as SD1.5's text encoder gives it: 77 tokens of 768 numbers."""
-    return [[torch.randn(1, SD15_TOKENS, SD15_UNET["context_dim"]), {}]]
+    return conditioning_for(SD15_UNET)
+
+
+def conditioning_for(unet: dict) -> list:
+    """A CONDITIONING of 77 tokens as a UNet takes it, with SDXL's pooled output for those that do."""
+    pooled = {"pooled_output": torch.randn(1, SDXL_POOLED)} if unet["adm_in_channels"] else {}
+    return [[torch.randn(1, SD15_TOKENS, unet["context_dim"]), pooled]]
 
 
 def sd15_clip(size: dict = CLIP_L):

@@ -63,8 +63,8 @@ def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
     """
     sampling = model.get_model_object("model_sampling")
     cells = 1000  # SD models have as many noise levels
-    # From the image to pure noise, without both ends: there the host says 0 and a billion.
-    progress = [index / cells for index in range(cells - 1, 0, -1)]
+    # From the image to pure noise, but for the very ends: of these the host says 0 and a billion.
+    progress = [1 - 1e-6, *(index / cells for index in range(cells - 1, 0, -1)), 1e-6]
     log_sigmas = [math.log(float(sampling.percent_to_sigma(p))) for p in progress]
 
     def progress_at(sigma: float) -> float:
@@ -77,23 +77,6 @@ def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
         return min(max(progress[left] + share * (progress[right] - progress[left]), 0.0), 1.0)
 
     return progress_at
-
-
-def transformer_indices(model: ModelPatcher) -> dict[tuple[str, int], int]:
-    """The blocks of a UNet with cross-attention, by the host's names, and its running count of them.
-
-    The same as extra_options["transformer_index"]; none for models without such blocks.
-    """
-    network = model.model.diffusion_model
-    named = [("input", number, block) for number, block in enumerate(getattr(network, "input_blocks", []))]
-    named += [("middle", 0, getattr(network, "middle_block", None))]
-    named += [("output", number, block) for number, block in enumerate(getattr(network, "output_blocks", []))]
-    found = [
-        (kind, number)
-        for kind, number, block in named
-        if block is not None and any(hasattr(layer, "transformer_blocks") for layer in block.modules())
-    ]
-    return {key: index for index, key in enumerate(found)}
 
 
 def compute_dtype(model: ModelPatcher) -> torch.dtype:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-import comfy.model_base
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -13,31 +12,35 @@ from torch import Tensor
 from ..sid_core.cleanstyle import Spectrum
 from . import adapt
 from .image_branches import Branch, Project
-from .image_prompts import ImagePromptAttention, Key, attn2_replacements, image_prompts, put_attention
+from .image_prompts import Attention, ImagePromptAttention, Key, attn2_replacements, image_prompts, put_attention
+from .joined_tokens import purify_style_references, style_references
 from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings
-
-ALL, STYLE, LISTED = "all", "style block", "listed"
-ORDER = ("input", "middle", "output")
-# InstantStyle's block (up_blocks.0.attentions.1), and what IPAdapter_plus takes for style where no block is known.
-STYLE_SDXL = {("output", 1)}
-STYLE_SD15 = {("input", number) for number in (1, 2, 4, 5)} | {("output", number) for number in range(5, 12)}
+from .unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
 
 
 def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: str = "") -> ModelPatcher:
     """A clone of a MODEL whose image prompts are purified in the blocks that were chosen. CleanStyle on it before is
     replaced there, so that what counts is the last one.
 
-    Raises ValueError where there is no image prompt, none in these blocks, or where settings don't fit it.
+    blocks, listed: see `chosen_layers`. Raises ValueError where there is no image prompt, none in these blocks, or
+    where settings don't fit it.
     """
     _check(settings)
-    prompts = {
-        key: (base, tuple(_bare(branch) for branch in branches))
-        for key, (base, branches) in image_prompts(model).items()
-        if any(_image_tokens(_bare(branch)) for branch in branches)
-    }
+    if style_references(model):  # of a DiT, which has no cross-attention
+        clone = model.clone()
+        purify_style_references(clone, settings, adapt.progress_by_sigma(model))
+        return clone
+    prompts = _purifiable(model)
     if not prompts:
         raise ValueError(_nothing_to_purify(model))
-    chosen = _chosen(model, list(prompts), blocks, listed)
+    layers = cross_attention_layers(model)
+    chosen = {key for layer in chosen_layers(layers, blocks, listed) for key in _keys(layer) if key in prompts}
+    if not chosen:
+        there_are = dict.fromkeys(layer.name for layer in layers if any(key in prompts for key in _keys(layer)))
+        raise ValueError(
+            f"this MODEL's image prompts are in {', '.join(there_are)}, and none of these is in the blocks that are "
+            f"chosen here. Set blocks to '{ALL}', or give the image prompt other blocks (or weight type)."
+        )
     _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
     progress_at = adapt.progress_by_sigma(model)
     clone = model.clone()
@@ -58,14 +61,33 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
     return clone
 
 
+def _purifiable(model: ModelPatcher) -> dict[Key, tuple[Attention, tuple[Branch, ...]]]:
+    """The image prompts of a MODEL as they were before CleanStyle, where there is one that can be purified."""
+    found = {
+        key: (base, tuple(branch.branch if isinstance(branch, PurifiedBranch) else branch for branch in branches))
+        for key, (base, branches) in image_prompts(model).items()
+    }
+    return {key: parts for key, parts in found.items() if any(_image_tokens(branch) for branch in parts[1])}
+
+
+def _image_tokens(branch: Branch) -> tuple[Tensor, ...]:
+    """The conditional image tokens of a branch, and none where its keys and values can't be changed."""
+    return getattr(branch, "image_tokens", ())
+
+
+def _keys(layer: Layer) -> tuple[Key, Key]:
+    """Where ComfyUI looks for a replacement of this layer, in its order."""
+    return (*layer.block, layer.depth), layer.block
+
+
 @dataclass(frozen=True)
 class LayerSpectrum:
     """What CleanStyle does in one layer to the keys ("k") or values ("v") of one image prompt.
 
-    layer: such as "output.1.0". image_prompt: which of those that the layer has, from 0.
+    image_prompt: which of those that the layer has, from 0. spectrum: of all its references, (R, N, D).
     """
 
-    layer: str
+    layer: Layer
     image_prompt: int
     which: str
     spectrum: Spectrum
@@ -73,20 +95,20 @@ class LayerSpectrum:
 
 
 def spectra(model: ModelPatcher, pictures: int = 1) -> Iterator[LayerSpectrum]:
-    """All spectra of a MODEL with CleanStyle, from the input to the output; nothing for a MODEL without it.
+    """All spectra of a MODEL with CleanStyle, in the order its layers run in; nothing for a MODEL without it.
 
     pictures: of a batch, where each has its own reference. Layers that an image prompt leaves out are left out.
     """
-    indices = adapt.transformer_indices(model)
-    for key, attention in sorted(attn2_replacements(model).items(), key=lambda item: _position(item[0])):
-        if not isinstance(attention, ImagePromptAttention) or key[:2] not in indices:
-            continue
-        for number, branch in enumerate(attention.branches):
+    there = attn2_replacements(model)
+    for layer in sorted(cross_attention_layers(model), key=lambda layer: (layer.number, layer.depth)):
+        attention = next((there[key] for key in _keys(layer) if key in there), None)
+        for number, branch in enumerate(getattr(attention, "branches", ())):
             if not isinstance(branch, PurifiedBranch):
                 continue
-            for which, (project, tokens) in _asked_for(branch.branch, key, indices[key[:2]], pictures).items():
+            asked = _asked_for(branch.branch, layer, pictures, adapt.compute_dtype(model))
+            for which, (project, tokens) in asked.items():
                 if tokens.any():
-                    yield LayerSpectrum(_name(key), number, which, Spectrum.of(project(tokens)), branch.settings)
+                    yield LayerSpectrum(layer, number, which, Spectrum.of(project(tokens)), branch.settings)
 
 
 class _AskedForAll(Exception):  # noqa: N818  it is no error, but ends a call whose result is of no use
@@ -109,71 +131,22 @@ class _Ask:
         return project(tokens)
 
 
-def _asked_for(branch: Branch, key: Key, transformer_index: int, pictures: int) -> dict[str, tuple[Project, Tensor]]:
+def _asked_for(branch: Branch, layer: Layer, pictures: int, dtype: torch.dtype) -> dict[str, tuple[Project, Tensor]]:
     """The projections and tokens of one layer by "k" and "v", as only the branch knows what it does there."""
     ask = _Ask()
-    anything = torch.zeros(pictures, 1, 1, device=_image_tokens(branch)[0].device)
+    anything = torch.zeros(pictures, 1, layer.width, device=_image_tokens(branch)[0].device, dtype=dtype)
     options = {
         "cond_or_uncond": [0],
-        "block": key[:2],
-        "block_index": key[2] if len(key) > 2 else 0,
-        "transformer_index": transformer_index,
+        "block": layer.block,
+        "block_index": layer.depth,
+        "transformer_index": layer.number,
         "original_shape": (pictures, 4, 1, 1),
+        "activations_shape": (pictures, layer.width, 1, 1),
         "n_heads": 1,
     }
     with suppress(_AskedForAll):
         branch(anything, anything, anything, anything, options, ask)
     return ask.asked
-
-
-def _bare(branch: Branch) -> Branch:
-    return branch.branch if isinstance(branch, PurifiedBranch) else branch
-
-
-def _image_tokens(branch: Branch) -> tuple[Tensor, ...]:
-    """The conditional image tokens of a branch, and none where its keys and values can't be changed."""
-    return getattr(branch, "image_tokens", ())
-
-
-def _position(key: Key) -> tuple:
-    return (ORDER.index(key[0]), *key[1:])
-
-
-def _name(key: Key) -> str:
-    return ".".join(str(part) for part in key)
-
-
-def _names(keys: list[Key]) -> str:
-    blocks = sorted({key[:2] for key in keys}, key=_position)
-    return ", ".join(_name(block) for block in blocks)
-
-
-def _chosen(model: ModelPatcher, keys: list[Key], blocks: str, listed: str) -> set[Key]:
-    if blocks == ALL:
-        return set(keys)
-    if blocks == STYLE:
-        wanted = STYLE_SDXL if isinstance(model.model, comfy.model_base.SDXL) else STYLE_SD15
-        chosen = {key for key in keys if key[:2] in wanted}
-        if not chosen:
-            raise ValueError(
-                f"this MODEL's image prompts are in {_names(keys)}, and none of these is a style block "
-                f"({_names(list(wanted))}). Set blocks to '{ALL}', or give the image prompt its style blocks."
-            )
-        return chosen
-    if blocks != LISTED:
-        raise ValueError(f"blocks is '{blocks}'; expected '{ALL}', '{STYLE}' or '{LISTED}'")
-    chosen = set()
-    for name in listed.replace(",", " ").split():
-        found = {key for key in keys if f"{_name(key)}.".startswith(f"{name}.")}
-        if not found:
-            raise ValueError(
-                f"block_list has '{name}', but this MODEL's image prompts are in {_names(keys)}. Name blocks such as "
-                "output.1, or one layer of a block such as output.1.0, with commas between."
-            )
-        chosen |= found
-    if not chosen:
-        raise ValueError(f"block_list is empty. Name some of {_names(keys)}, or set blocks to '{ALL}'.")
-    return chosen
 
 
 def _nothing_to_purify(model: ModelPatcher) -> str:
@@ -186,8 +159,11 @@ def _nothing_to_purify(model: ModelPatcher) -> str:
             f"Its cross-attention is replaced by {', '.join(sorted(others))}, which is of another kind; if that is an "
             "IPAdapter pack, update it."
         )
-    if not adapt.transformer_indices(model):
-        return message + "It has no cross-attention of that kind: for Flux, use CleanStyleConditioning."
+    if not cross_attention_layers(model):
+        return message + (
+            "It has no cross-attention of that kind: on Flux, use USOStyleReference before this node, or "
+            "CleanStyleConditioning for Redux."
+        )
     return message + "Nodes that load a MODEL again, after the image prompt, lose it."
 
 
@@ -282,16 +258,16 @@ class CleanStyle(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "blocks",
-                    options=[ALL, STYLE, LISTED],
+                    options=BLOCKS,
                     default=ALL,
-                    tooltip="Where to purify: in all blocks that have an image prompt, in InstantStyle's style block "
-                    "(SDXL; for SD1.5 IPAdapter_plus's style layers), or in those that block_list names.",
+                    tooltip="Where to purify: in all blocks that have an image prompt, in InstantStyle's block for "
+                    "style, in its blocks for style and composition, or in those that block_list names.",
                 ),
                 io.String.Input(
                     "block_list",
                     default="",
-                    tooltip="For 'listed': blocks such as output.1, or one layer of them such as output.1.0, with "
-                    "commas between. Input, middle and output, numbered as ComfyUI does.",
+                    tooltip="For 'list': 'output 1' (ComfyUI's name), 'up_blocks.0.attentions.1' (diffusers') or 6 "
+                    "(IPAdapter_plus's number), several separated by commas.",
                 ),
                 io.Combo.Input(
                     "style_negative",

@@ -1,52 +1,33 @@
 """CleanStyle on the tokens themselves, for encoders that put a picture's tokens beside the text's (Flux Redux)."""
 
-from dataclasses import dataclass
-
-import comfy.utils
 import nodes
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..sid_core.cleanstyle import Spectrum, suppression_steps
+from .joined_tokens import Joined
+from .purify import HARD, SOFT
 
-SOFT, HARD = "soft", "hard"
 UNFIT = (
     "Connect the CONDITIONING that comes out of StyleModelApply as with_style and the one that goes into it as "
     "without_style."
 )
 
 
-@dataclass(frozen=True)
-class Joined:
-    """A picture's tokens (B, N, C), and where they are: after the text's, or before them."""
-
-    tokens: Tensor
-    after_text: bool
-
-    @classmethod
-    def of(cls, with_style: Tensor, without_style: Tensor) -> "Joined":
-        """with_style: (B, N + T, C), without_style: (B, T, C). Raises ValueError where the one isn't in the other."""
-        text = without_style.to(with_style)
-        added = with_style.shape[1] - text.shape[1]
-        if added <= 0:
-            raise ValueError(
-                f"with_style has {with_style.shape[1]} tokens and without_style {text.shape[1]}, so no picture's "
-                f"tokens were added. {UNFIT}"
-            )
-        if with_style[:, :-added].equal(text):
-            return cls(with_style[:, -added:], after_text=True)
-        if with_style[:, added:].equal(text):
-            return cls(with_style[:, :added], after_text=False)
+def _joined(with_style: Tensor, without_style: Tensor) -> Joined:
+    """The picture's tokens. Raises ValueError where one CONDITIONING is not the other with more tokens."""
+    if with_style.shape[1] <= without_style.shape[1]:
         raise ValueError(
-            f"the {text.shape[1]} tokens of without_style are neither the first nor the last of with_style's "
+            f"with_style has {with_style.shape[1]} tokens and without_style {without_style.shape[1]}, so no picture's "
+            f"tokens were added. {UNFIT}"
+        )
+    joined = Joined.of(with_style, without_style.to(with_style))
+    if joined is None:
+        raise ValueError(
+            f"the {without_style.shape[1]} tokens of without_style are neither the first nor the last of with_style's "
             f"{with_style.shape[1]}: they are of another prompt, or were changed later. {UNFIT}"
         )
-
-    def beside(self, text: Tensor, tokens: Tensor) -> Tensor:
-        """`tokens` where the picture's own were, beside this text (B, T, C)."""
-        tokens = comfy.utils.repeat_to_batch_size(tokens, len(text)).to(text)
-        return torch.cat((text, tokens) if self.after_text else (tokens, text), dim=1)
+    return joined
 
 
 def purified(with_style: list, joined: list[Joined], steps: list[tuple[float, float, float]], **tail) -> list:
@@ -101,7 +82,7 @@ class CleanStyleConditioning(io.ComfyNode):
                 io.Conditioning.Input("with_style", tooltip="The prompt as it comes out of Apply Style Model."),
                 io.Conditioning.Input("without_style", tooltip="The same prompt as it went into Apply Style Model."),
                 io.Int.Input(
-                    "k",
+                    "top_k",
                     default=1,
                     min=0,
                     max=4096,
@@ -116,7 +97,7 @@ class CleanStyleConditioning(io.ComfyNode):
                     step=0.001,
                     round=0.0001,
                     tooltip="How strongly the others are suppressed at the start of the run, 0 (off) to 100. Raise it "
-                    "if the picture's content shows; lower it, or raise k, if details of the style are lost.",
+                    "if the picture's content shows; lower it, or raise top_k, if details of the style are lost.",
                 ),
                 io.Float.Input(
                     "beta",
@@ -143,7 +124,7 @@ class CleanStyleConditioning(io.ComfyNode):
                     tooltip="When the suppression ends, as a part of the run: 0 (pure noise) to 1 (image).",
                 ),
                 io.Boolean.Input(
-                    "relative",
+                    "normalize",
                     default=False,
                     tooltip="Measure singular values by the largest: the same alpha then does the same with every "
                     "encoder. Try an alpha of 1 to 5 with it.",
@@ -153,7 +134,7 @@ class CleanStyleConditioning(io.ComfyNode):
                     options=[SOFT, HARD],
                     default=SOFT,
                     tooltip="What of the picture the negative output holds. soft: large singular values faded (the "
-                    "authors' code). hard: all but the first k (their paper's figure).",
+                    "authors' code). hard: all but the first top_k (their paper's figure).",
                 ),
                 io.Float.Input(
                     "negative_alpha",
@@ -180,12 +161,12 @@ class CleanStyleConditioning(io.ComfyNode):
         cls,
         with_style,
         without_style,
-        k,
+        top_k,
         alpha,
-        beta,
         gamma,
         center,
-        relative,
+        beta,
+        normalize,
         style_negative,
         negative_alpha,
         negative=None,
@@ -194,12 +175,18 @@ class CleanStyleConditioning(io.ComfyNode):
             raise ValueError(
                 f"with_style has {len(with_style)} entries and without_style {len(without_style)}. {UNFIT}"
             )
-        joined = [Joined.of(styled, plain) for (styled, _), (plain, _) in zip(with_style, without_style, strict=True)]
+        joined = [_joined(styled, plain) for (styled, _), (plain, _) in zip(with_style, without_style, strict=True)]
         steps = suppression_steps(alpha=alpha, gamma=gamma, center=center)
-        positive = purified(with_style, joined, steps, top_k=k, beta=beta, relative=relative)
+        positive = purified(with_style, joined, steps, top_k=top_k, beta=beta, relative=normalize)
         if negative is None:
             (negative,) = nodes.ConditioningZeroOut().zero_out(without_style)
-        kind = {"alpha": negative_alpha, "beta": beta, "hard": style_negative == HARD, "top_k": k, "relative": relative}
+        kind = {
+            "alpha": negative_alpha,
+            "beta": beta,
+            "hard": style_negative == HARD,
+            "top_k": top_k,
+            "relative": normalize,
+        }
         return io.NodeOutput(positive, with_negative(negative, joined[0], **kind))
 
 

@@ -36,7 +36,10 @@ PLAIN: Change = Plain()
 
 
 class Branch(Protocol):
-    """One image prompt in one cross-attention layer: decoupled attention (IP-Adapter, arXiv 2308.06721)."""
+    """One image prompt in one cross-attention layer: decoupled attention (IP-Adapter, arXiv 2308.06721).
+
+    Where its keys and values can be changed, it also has `image_tokens`: the conditional ones, tensors (R, N, C).
+    """
 
     def is_active(self, sigma: float) -> bool:
         """Whether it acts at this noise level."""

@@ -39,7 +39,7 @@ def image_tokens(
     if negative is not None:
         uncond = _embeds(adapter, clip_vision, negative)
     elif adapter.network.projection.takes == HIDDEN:
-        uncond = _embeds(adapter, clip_vision, _nothing_seen(clip_vision))
+        uncond = _nothing_seen(clip_vision)
     else:
         uncond = torch.zeros_like(cond[:1])
     if combine == AVERAGE:
@@ -84,8 +84,14 @@ def _of_width(takes: str, width: int) -> str:
 
 
 def _nothing_seen(clip_vision: Any) -> Tensor:
-    """An IMAGE that is zero once CLIP vision has normalized it: adapters are trained with that in place of no image."""
-    return torch.tensor(clip_vision.image_mean).expand(1, clip_vision.image_size, clip_vision.image_size, 3)
+    """CLIP vision's last but one layer for pixels that are zero once normalized: what stands for no image in training.
+
+    By its network, as encode_image takes pictures, whose values it rounds to 8 bits.
+    """
+    comfy.model_management.load_models_gpu([clip_vision.patcher])
+    side = clip_vision.image_size
+    pixels = torch.zeros(1, 3, side, side, device=clip_vision.load_device)
+    return clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1]
 
 
 def _projected(adapter: Adapter, embeds: Tensor) -> Tensor:

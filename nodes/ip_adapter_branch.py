@@ -82,6 +82,10 @@ class AdapterBranch:
         self.sigma_end = sigma_end
         self.projected: dict[tuple, Tensor] = {}
 
+    @property
+    def image_tokens(self) -> tuple[Tensor, ...]:
+        return (self.tokens.cond,)
+
     def is_active(self, sigma: float) -> bool:
         return self.weight != 0 and self.sigma_end <= sigma <= self.sigma_start
 
@@ -132,12 +136,9 @@ class AdapterBranch:
                 return layer(tokens.to(q.device, q.dtype))
 
         def kept(tokens: Tensor) -> Tensor:
-            own = [
-                half for half, rows in (("cond", self.tokens.cond), ("uncond", self.tokens.uncond)) if rows is tokens
-            ]
-            if not own:
+            if tokens is not self.tokens.cond and tokens is not self.tokens.uncond:
                 return project(tokens)
-            key = (which, own[0], q.device, q.dtype)
+            key = (which, tokens is self.tokens.cond, q.device, q.dtype)
             if key not in self.projected:
                 self.projected[key] = project(tokens)
             return self.projected[key]

@@ -190,7 +190,9 @@ def _load_encoder(path: Path) -> ModelPatcher:
             f"{path.name} is not StyleShot's encoder: it has {', '.join(list(tensors)[:3]) or 'no tensors'}. Choose "
             "style_aware_encoder.bin."
         )
-    return _managed(_filled(path, StyleEncoder, tensors))
+    # A buffer of counted numbers, which some versions of the program's libraries write.
+    wanted = {name: tensor for name, tensor in tensors.items() if not name.endswith(".position_ids")}
+    return _managed(_filled(path, StyleEncoder, wanted))
 
 
 def _managed(network: nn.Module) -> ModelPatcher:

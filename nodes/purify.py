@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from ..sid_core.cleanstyle import Spectrum, extrapolate, suppression
 from .image_branches import PLAIN, Branch, Change, Project
 from .image_prompts import sigma_of
+from .ip_adapter_branch import UNCONDITIONAL
 
 OFF, SOFT, HARD = "off", "soft", "hard"
-UNCOND = 1  # the host's index of the unconditional half in cond_or_uncond
+Place = tuple[torch.device, torch.dtype]
 NOTHING = 1e-4  # of the other half's largest number: what tokens that were put to zero may have left
 
 
@@ -56,18 +58,24 @@ class Settings:
 
 @dataclass(eq=False)
 class _Reference:
-    """What is known of some image tokens in one layer: spectra by "k" and "v", and what was last made of them."""
+    """What is known of some image tokens in one layer: spectra by "k" and "v", and what was last made of them.
 
-    tokens: Tensor  # held, so that no other tensor takes their memory
+    tokens: held, so that no other tensor takes their memory. place: device and precision of the keys and values.
+    """
+
+    tokens: Tensor
+    place: Place
     spectra: dict[str, Spectrum] = field(default_factory=dict)
     made: dict[tuple[str, str], tuple[float, Tensor]] = field(default_factory=dict)
     is_nothing: bool | None = None
 
-    def is_of(self, tokens: Tensor) -> bool:
+    def is_of(self, tokens: Tensor, place: Place) -> bool:
         known = self.tokens
+        if place != self.place or known.shape != tokens.shape or known.dtype != tokens.dtype:
+            return False
         if known is tokens:
             return True
-        if known.shape != tokens.shape or known.dtype != tokens.dtype or known.device != tokens.device:
+        if known.device != tokens.device:
             return False
         if known.data_ptr() == tokens.data_ptr() and known.stride() == tokens.stride():
             return True
@@ -99,34 +107,39 @@ class References:
     def __init__(self) -> None:
         self.latest: tuple[_Reference, ...] = ()
 
-    def __call__(self, tokens: Tensor) -> _Reference:
-        found = next((known for known in self.latest if known.is_of(tokens)), None) or _Reference(tokens)
+    def __call__(self, tokens: Tensor, place: Place) -> _Reference:
+        found = next((known for known in self.latest if known.is_of(tokens, place)), None)
+        found = found or _Reference(tokens, place)
         found.tokens = tokens  # the next question is likely of the same tensor, and comparing contents takes time
         if not self.latest or self.latest[0] is not found:
             others = [known for known in self.latest if known is not found]
             self.latest = (found, *others[: self.SIZE - 1])
         return found
 
+    def keep(self, device: torch.device) -> None:
+        """Let go of what is elsewhere."""
+        self.latest = tuple(known for known in self.latest if known.place[0] == device)
+
 
 class Purify:
     """CS-SVD at one α_t; and SS-CFG, which gives the unconditional half the conditional one's style-negative."""
 
-    def __init__(self, settings: Settings, references: References, alpha: float):
+    def __init__(self, settings: Settings, reference_of: Callable[[Tensor], _Reference], alpha: float):
         self.settings = settings
-        self.references = references
+        self.reference_of = reference_of
         self.alpha = alpha
 
     def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
         if self.alpha == 0 and self.settings.beta == 1:
             return project(tokens)
-        return self.references(tokens).scaled(
+        return self.reference_of(tokens).scaled(
             "purified", which, project, lambda spectrum: self.settings.purify_gains(spectrum, self.alpha), self.alpha
         )
 
     def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
         if self.settings.style_negative == OFF:
             return project(tokens)
-        reference = self.references(cond_tokens)
+        reference = self.reference_of(cond_tokens)
         if reference.is_nothing is None:
             # "style transfer precise" has the image in the unconditional half of a layer, and zeros in the other.
             largest, other = cond_tokens.abs().amax(), tokens.abs().amax()
@@ -137,12 +150,12 @@ class Purify:
 class StyleNegative:
     """The style-negative in the conditional half, for rows that have no other."""
 
-    def __init__(self, settings: Settings, references: References):
+    def __init__(self, settings: Settings, reference_of: Callable[[Tensor], _Reference]):
         self.settings = settings
-        self.references = references
+        self.reference_of = reference_of
 
     def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
-        return style_negative(self.settings, self.references(tokens), which, project)
+        return style_negative(self.settings, self.reference_of(tokens), which, project)
 
     def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
         return self.cond(which, project, cond_tokens)  # of the right shape, for no row
@@ -172,23 +185,26 @@ class PurifiedBranch:
         progress = self.progress_at(sigma_of(extra_options))
         if not self.settings.acts_at(progress):
             return self.branch(out, q, k, v, extra_options)
-        change = Purify(self.settings, self.references, self.settings.alpha_at(progress))
+        change = Purify(self.settings, self._reference_of(q), self.settings.alpha_at(progress))
         added = self.branch(out, q, k, v, extra_options, change)
         if self.settings.attention_strength == 0 or not isinstance(added, Tensor):
             return added
         return self._away_from_style_negative(added, out, q, k, v, extra_options)
 
-    def _away_from_style_negative(self, added: Tensor, *inputs: Any) -> Tensor:
+    def _reference_of(self, q: Tensor) -> Callable[[Tensor], _Reference]:
+        return partial(self.references, place=(q.device, q.dtype))
+
+    def _away_from_style_negative(
+        self, added: Tensor, out: Tensor, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]
+    ) -> Tensor:
         """The conditional rows moved away from what the style-negative would have added to them."""
-        *tensors, extra_options = inputs
         chunks = extra_options["cond_or_uncond"]
-        cond = [place for place, index in enumerate(chunks) if index != UNCOND]
+        cond = [place for place, index in enumerate(chunks) if index != UNCONDITIONAL]
         if not cond:
             return added
-        if len(cond) < len(chunks):
-            tensors = [_rows(tensor, cond, len(chunks)) for tensor in tensors]
-            extra_options = extra_options | {"cond_or_uncond": [chunks[place] for place in cond]}
-        negative = self.branch(*tensors, extra_options, StyleNegative(self.settings, self.references))
+        theirs = [_rows(tensor, cond, len(chunks)) for tensor in (out, q, k, v)]
+        options = extra_options | {"cond_or_uncond": [chunks[place] for place in cond]}
+        negative = self.branch(*theirs, options, StyleNegative(self.settings, self._reference_of(q)))
         moved = extrapolate(
             _rows(added, cond, len(chunks)),
             negative,
@@ -204,8 +220,11 @@ class PurifiedBranch:
         return torch.cat(parts)
 
     def to(self, device_or_dtype: torch.device | torch.dtype) -> "PurifiedBranch":
+        """Called by ComfyUI where it moves the MODEL: what was kept elsewhere is let go."""
         if hasattr(self.branch, "to"):
             self.branch.to(device_or_dtype)
+        if isinstance(device_or_dtype, torch.device):
+            self.references.keep(device_or_dtype)
         return self
 
     def models(self) -> list:

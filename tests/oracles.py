@@ -45,6 +45,24 @@ def stable_diffusion_alphas() -> tuple[float, ...]:
     return tuple(alphas)
 
 
+def progress(name: str, sigma: float) -> float:
+    """p, 0 at pure noise and 1 at the image, of a tiny model: "flux", whose shift is 1.15, or one of the SD models."""
+    if name == "flux":
+        return 1 - sigma / (sigma + math.exp(1.15) * (1 - sigma))
+    table = [math.sqrt((1 - alpha) / alpha) for alpha in stable_diffusion_alphas()]
+    return 1 - min(range(1000), key=lambda t: abs(table[t] - sigma)) / 999
+
+
+def suppressed(tokens: Tensor, original: Tensor, k: int, beta: float) -> list[float]:
+    """The α of each singular value behind the k-th, after checking that tokens (1, N, D) differ by nothing else."""
+    u, values, vt = torch.linalg.svd(original.double(), full_matrices=False)
+    gains = torch.einsum("bnr,bnd,brd->br", u, tokens.double(), vt) / values
+    rebuilt = u @ (gains * values)[..., None].mul(vt)
+    assert relative_error(tokens.double(), rebuilt) <= 1e-5
+    torch.testing.assert_close(gains[:, :k], torch.ones_like(gains[:, :k]), rtol=1e-5, atol=0)
+    return (-(gains[0, k:] / beta).log() / values[0, k:]).tolist()
+
+
 class ToyNetwork(nn.Module):
     """A nonlinear network of a few weights: tanh(x W + c U + t b) V, per element of a (B, C, 1, 1) latent."""
 

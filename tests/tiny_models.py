@@ -38,23 +38,25 @@ def patcher(description):
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
 
-def sd15():
+def sd15(**shape):
+    """shape: what of UNET is otherwise."""
     from comfy.supported_models import SD15
 
     class Tiny(SD15):
         unet_extra_config = {"num_heads": 2, "num_head_channels": -1}
 
-    return patcher(Tiny(UNET))
+    return patcher(Tiny(UNET | shape))
 
 
-def sdxl():
+def sdxl(**shape):
+    """shape: what of UNET is otherwise."""
     from comfy.supported_models import SDXL
 
     class Tiny(SDXL):
         unet_extra_config = {"num_heads": -1, "num_head_channels": 16}
 
     config = UNET | {"num_classes": "sequential", "adm_in_channels": POOLED + 6 * 256}
-    return patcher(Tiny(config | {"use_linear_in_transformer": True}))
+    return patcher(Tiny(config | {"use_linear_in_transformer": True} | shape))
 
 
 def sd3():
@@ -81,8 +83,20 @@ def flux():
     return patcher(Flux(config))
 
 
-def conditioning(seed: int) -> list:
+def conditioning(seed: int, width: int = UNET["context_dim"]) -> list:
     """A CONDITIONING of 5 tokens that all four take."""
     generator = torch.manual_seed(seed)
     pooled = torch.randn(1, POOLED, generator=generator)
-    return [[torch.randn(1, 5, 16, generator=generator), {"pooled_output": pooled}]]
+    return [[torch.randn(1, 5, width, generator=generator), {"pooled_output": pooled}]]
+
+
+def with_sd15_layout():
+    """SD1.5 with all of its 16 cross-attention blocks, a tenth as wide."""
+    layout = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1] * 6 + [0, 0]}
+    return sd15(**layout, transformer_depth_output=[1] * 9 + [0] * 3)
+
+
+def with_sdxl_layout():
+    """SDXL with all of its 11 cross-attention blocks and their 70 layers, a tenth as wide."""
+    layout = {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10]}
+    return sdxl(**layout, transformer_depth_middle=10, transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10])

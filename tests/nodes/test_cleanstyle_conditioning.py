@@ -6,14 +6,14 @@ import pytest
 import tiny_models
 import torch
 from graphs import demo, node, sampled
-from oracles import relative_error, stable_diffusion_alphas
+from oracles import progress, relative_error, suppressed
 
 TEXT, IMAGE, WIDTH = 5, 6, 16
 SCHEDULE = {"alpha": 0.08, "gamma": 15.0, "center": 0.4}
 SETTINGS = SCHEDULE | {
-    "k": 1,
+    "top_k": 1,
     "beta": 0.9,
-    "relative": False,
+    "normalize": False,
     "style_negative": "soft",
     "negative_alpha": 0.1,
 }
@@ -43,24 +43,6 @@ def styled(conditioning: list, tokens: torch.Tensor) -> list:
             return tokens.clone()
 
     return nodes.StyleModelApply().apply_stylemodel(conditioning, StyleModel(), None, 1.0, "multiply")[0]
-
-
-def progress(name: str, sigma: float) -> float:
-    """By the formulas of the processes, and Flux's shift of 1.15."""
-    if name == "flux":
-        return 1 - sigma / (sigma + math.exp(1.15) * (1 - sigma))
-    table = [math.sqrt((1 - alpha) / alpha) for alpha in stable_diffusion_alphas()]
-    return 1 - min(range(1000), key=lambda t: abs(table[t] - sigma)) / 999
-
-
-def suppressed(tokens: torch.Tensor, original: torch.Tensor, k: int, beta: float) -> list[float]:
-    """The α of each singular value behind the k-th, after checking that the tokens differ by nothing else."""
-    u, values, vt = torch.linalg.svd(original.double(), full_matrices=False)
-    gains = torch.einsum("bnr,bnd,brd->br", u, tokens.double(), vt) / values
-    rebuilt = u @ (gains * values)[..., None].mul(vt)
-    assert relative_error(tokens.double(), rebuilt) <= 1e-5
-    torch.testing.assert_close(gains[:, :k], torch.ones_like(gains[:, :k]), rtol=1e-5, atol=0)
-    return (-(gains[0, k:] / beta).log() / values[0, k:]).tolist()
 
 
 def sample(model, positive, negative, cfg: float, steps: int = 14) -> list[tuple[float, int, torch.Tensor]]:
@@ -97,7 +79,7 @@ def test_each_sigma_has_the_tokens_that_the_schedule_purifies_there(execute, nam
     with torch.inference_mode():
         model = getattr(tiny_models, name)()
         text, image = tiny_models.conditioning(1), picture()
-        positive, negative = execute(styled(text, image), text, k=k, negative=tiny_models.conditioning(2))
+        positive, negative = execute(styled(text, image), text, top_k=k, negative=tiny_models.conditioning(2))
         seen = sample(model, positive, negative, cfg=3.0)
     sigmas = sorted({sigma for sigma, _, _ in seen}, reverse=True)
     assert len(sigmas) == 14
@@ -179,7 +161,7 @@ def test_two_pictures_are_purified_each_by_its_own_node(execute):
 
 def test_without_a_negative_prompt_the_style_negative_stands_beside_zeros(execute):
     text, image = tiny_models.conditioning(1), picture()
-    _, ((tokens, extra),) = execute(styled(text, image), text, style_negative="hard", beta=1.0, k=2)
+    _, ((tokens, extra),) = execute(styled(text, image), text, style_negative="hard", beta=1.0, top_k=2)
     assert not tokens[:, :TEXT].any()
     assert not extra["pooled_output"].any()
     u, values, vt = torch.linalg.svd(image.double(), full_matrices=False)
@@ -212,7 +194,7 @@ def test_what_has_no_spectrum_or_too_small_a_one_is_refused(execute):
     with pytest.raises(ValueError, match="NaN or infinite"):
         execute(styled(text, picture() * math.nan), text)
     with pytest.raises(ValueError, match="k is 7, but these style tokens have 6"):
-        execute(styled(text, picture()), text, k=7)
+        execute(styled(text, picture()), text, top_k=7)
 
 
 def test_a_graph_with_it_runs(run_graph, execute, monkeypatch):
