@@ -4,13 +4,13 @@
     python demo/leakage.py --sheet demo/leakage.png
 
 Wants the grid of styles.py, what train_image_prompt.py has seen of it, and that script's packages. Draws by the pack's
-own nodes in ComfyUI: the 20-step teacher with guidance, the teacher without, and the 4-step student.
+own nodes in ComfyUI: the 10-step teacher with guidance, the teacher without, and the 4-step student.
 """
 
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +22,25 @@ from emoji import ASSETS, load_emoji
 from features import FEATURES, image_features, load_feature_network
 from host import start_comfyui
 from image_prompt import ADAPTER
-from leakage_protocol import Judge, Scores, StyleSpace, at_equal_style, choose_pairs, score
+from leakage_protocol import Judge, Measured, Scores, StyleSpace, at_equal_style, choose_pairs, layout, score
 from PIL import Image
 from styles import NOTO, StyleGrid, as_image, load_grid
 from torch import Tensor
 from train_image_prompt import seen_pictures
 
-EACH = 20
-BATCH = 130
+EACH = 16
+BATCH = 104
 STYLE_PICTURES = 48  # of each style, for its mean
-DRAWABLE_SEEDS, DRAWABLE_TIMES, DRAWABLE_AMONG = (100, 101, 102), 2, 3
+DRAWABLE_SEEDS, DRAWABLE_AMONG = (100, 101), 3
 
-TEACHER = Setting(20, "dpmpp_2m", "karras", 3.0, name="teacher, CFG 3")
-UNGUIDED = Setting(20, "dpmpp_2m", "karras", 1.0, name="teacher, CFG 1")
+TEACHER = Setting(10, "dpmpp_2m", "karras", 3.0, name="teacher, CFG 3")
+UNGUIDED = Setting(10, "dpmpp_2m", "karras", 1.0, name="teacher, CFG 1")
 STUDENT = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student, CFG 1")
 SHEET_PAIRS = 10
 SHEET_COLOURS = 192  # a palette makes the file a third
-WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # beyond them style grows no more
+CLEANED_WEIGHTS = (0.4, 0.6, 1.0)
+SWEPT_WEIGHT = 0.6
 
 
 @dataclass(frozen=True)
@@ -56,31 +58,47 @@ def plain_trials(draw: Setting) -> list[Trial]:
     return [none, *(Trial(draw, f"weight {weight:g}", weight) for weight in WEIGHTS)]
 
 
-def svd(**settings) -> dict:
-    return {"style_negative": "off"} | settings
+def svd(alpha: float, **settings) -> dict:
+    """CS-SVD alone."""
+    return {"alpha": alpha, "style_negative": "off"} | settings
 
 
-def clean_trials(draw: Setting) -> list[Trial]:
-    """The ways that METHOD.md §5 names, each as its authors have it and then stronger."""
-    alphas = (0.01, 0.03, 0.1, 0.3, 1.0)
-    trials = [Trial(draw, f"CS-SVD α {alpha:g}", clean=svd(alpha=alpha)) for alpha in alphas]
-    trials += [Trial(draw, f"CS-SVD σ/σ₁ α {alpha:g}", clean=svd(alpha=alpha, relative=True)) for alpha in (1, 3, 10)]
-    always = {"center": 2.0}  # α_t = α to the end
-    trials += [Trial(draw, f"CS-SVD always α {alpha:g}", clean=svd(alpha=alpha, **always)) for alpha in (0.03, 0.1, 1)]
-    if draw.cfg > 1:
-        for alpha in (0.01, 0.1):
-            for negative in (0.2, 0.05):
-                settings = {"alpha": alpha, "style_negative": "soft", "negative_alpha": negative}
-                trials.append(Trial(draw, f"CS-SVD α {alpha:g} + SS-CFG soft {negative:g}", clean=settings))
-            trials.append(
-                Trial(draw, f"CS-SVD α {alpha:g} + SS-CFG hard", clean={"alpha": alpha, "style_negative": "hard"})
-            )
-    else:
-        for kind in ("soft", "hard"):
-            for strength in (1.0, 3.0):
-                settings = {"style_negative": kind, "attention_strength": strength}
-                trials.append(Trial(draw, f"CS-SVD + attention-negative {kind} {strength:g}", clean=settings))
-    return trials
+def ss_cfg(alpha: float, kind: str, **settings) -> dict:
+    """CS-SVD and SS-CFG."""
+    return {"alpha": alpha, "style_negative": kind} | settings
+
+
+def away(alpha: float, kind: str, strength: float) -> dict:
+    """CS-SVD and attention-negative."""
+    return {"alpha": alpha, "style_negative": kind, "attention_strength": strength}
+
+
+def guided_trials() -> list[Trial]:
+    """The ways that METHOD.md §5 names as their authors have them, at several weights; then at one weight stronger."""
+    ways = {
+        "CS-SVD α 0.01": svd(0.01),
+        "CS-SVD α 0.1": svd(0.1),
+        "CS-SVD α 0.01, SS-CFG soft 0.2": ss_cfg(0.01, "soft"),
+        "CS-SVD α 0.01, SS-CFG hard": ss_cfg(0.01, "hard"),
+    }
+    sweep = {f"CS-SVD α {alpha:g}": svd(alpha) for alpha in (0.03, 0.3, 1)}
+    sweep |= {f"CS-SVD α {alpha:g} of σ/σ₁": svd(alpha, relative=True) for alpha in (1, 3, 10)}
+    sweep |= {f"CS-SVD α {alpha:g} to the end": svd(alpha, center=2.0) for alpha in (0.01, 0.03, 0.1)}
+    sweep |= {
+        f"SS-CFG soft {negative:g} alone": ss_cfg(0.0, "soft", negative_alpha=negative) for negative in (0.2, 0.05)
+    }
+    sweep |= {"SS-CFG hard alone": ss_cfg(0.0, "hard"), "CS-SVD α 0.1, SS-CFG hard": ss_cfg(0.1, "hard")}
+    trials = [Trial(TEACHER, title, weight, clean) for title, clean in ways.items() for weight in CLEANED_WEIGHTS]
+    return trials + [Trial(TEACHER, title, SWEPT_WEIGHT, clean) for title, clean in sweep.items()]
+
+
+def unguided_trials(draw: Setting, weights: tuple[float, ...]) -> list[Trial]:
+    """At CFG 1 SS-CFG does nothing, and attention-negative takes its place."""
+    ways = {"CS-SVD α 0.01": svd(0.01), "CS-SVD α 0.1": svd(0.1)}
+    for kind in ("soft", "hard"):
+        for strength in (1, 3):
+            ways[f"CS-SVD α 0.01, attention-negative {kind} {strength}"] = away(0.01, kind, strength)
+    return [Trial(draw, title, weight, clean) for title, clean in ways.items() for weight in weights]
 
 
 class Leakage:
@@ -107,7 +125,7 @@ class Leakage:
         styles = [index for index, name in enumerate(grid.styles) if name != NOTO]
         self.pairs = choose_pairs(grid.unseen, self.pool, styles, each, embeddings)
         self.style_images = grid.pictures(self.pairs.styles, self.pairs.shown)
-        self.style_vectors = self.vectors(self.style_images)
+        self.shown = self.measured(self.style_images)
         self.space = StyleSpace(self.vectors_of_styles())
         self.tokens, self.no_tokens = self.image_tokens(seen[self.pairs.styles, self.pairs.shown].float())
 
@@ -118,13 +136,13 @@ class Leakage:
         return projection(seen), projection(torch.zeros_like(seen[:1]))
 
     def drawable(self) -> Tensor:
-        """Subjects that the teacher draws so that the judge knows them, without an image prompt."""
+        """Subjects that the teacher draws without an image prompt so that the judge knows them, every time."""
         subjects = torch.arange(len(self.grid.captions))
-        times = torch.zeros(len(subjects))
+        known = torch.ones(len(subjects), dtype=torch.bool)
         for seed in DRAWABLE_SEEDS:
             images = self.artist.draw(TEACHER, subjects, seed).images
-            times += self.judge.finds(image_features(self.network, images), subjects, DRAWABLE_AMONG)
-        return (times >= DRAWABLE_TIMES).nonzero()[:, 0]
+            known &= self.judge.finds(image_features(self.network, images), subjects, DRAWABLE_AMONG)
+        return known.nonzero()[:, 0]
 
     def vectors(self, images: Tensor) -> Tensor:
         """Style vectors (N, 100) of pictures (N, H, W, 3)."""
@@ -159,9 +177,11 @@ class Leakage:
     def draw(self, trial: Trial, seed: int) -> Tensor:
         return self.artist.draw(trial.draw, self.pairs.prompts, seed, self.patch(trial)).images
 
+    def measured(self, images: Tensor) -> Measured:
+        return Measured(image_features(self.network, images), self.vectors(images), layout(images))
+
     def score(self, images: Tensor) -> Scores:
-        features = image_features(self.network, images)
-        return score(self.judge, self.space, self.pairs, features, self.vectors(images), self.style_vectors)
+        return score(self.judge, self.space, self.pairs, self.measured(images), self.shown)
 
     def measure(self, trial: Trial, seeds: int) -> Scores:
         return Scores.joined([self.score(self.draw(trial, seed)) for seed in range(seeds)])
@@ -217,16 +237,23 @@ def sheet(leakage: Leakage) -> Image.Image:
     return contact_sheet(rows, names).quantize(SHEET_COLOURS)
 
 
-HEADER = (
-    "| sampler | setting | leakage | prompt R@10 | style image's subject R@10 | style | style image "
-    "| leakage at equal style | prompt R@10 at equal style |",
-    "|:--|:--|--:|--:|--:|--:|--:|--:|--:|",
-)
+COLUMNS = {
+    "leaks": "leakage",
+    "finds_prompt": "prompt R@10",
+    "finds_shown": "style image's subject R@10",
+    "told": "told",
+    "layout": "layout",
+    "style": "style",
+    "style_image": "style image",
+}
+COMPARED = ("leaks", "told", "layout", "finds_prompt")
+TITLES = ["sampler", "setting", *COLUMNS.values(), *(f"{COLUMNS[name]} at equal style" for name in COMPARED)]
+HEADER = f"| {' | '.join(TITLES)} |\n|:--|:--|{'--:|' * (len(TITLES) - 2)}"
 
 
 def row(title: str, name: str, scores: Scores, plain: list[Scores] | None) -> str:
-    cells = [f"{scores.mean(field.name):.3f}" for field in fields(Scores)]
-    for measure in ("leaks", "finds_prompt"):
+    cells = [f"{scores.mean(measure):.3f}" for measure in COLUMNS]
+    for measure in COMPARED:
         if plain is None:
             cells.append("")
             continue
@@ -252,18 +279,23 @@ def main() -> None:
     found, confused = leakage.judge_accuracy()
     print(f"{len(leakage.pool)} of {len(leakage.grid.captions)} subjects are drawable; {len(leakage.pairs)} pairs")
     print(f"the judge on real pictures that it has not seen: R@10 {found:.3f}, other subject nearer {confused:.3f}\n")
-    print("\n".join(HEADER))
+    print(HEADER)
     for name, scores in leakage.real_scores().items():
         print(row("", name, scores, None), flush=True)
     report = []
-    for draw in (TEACHER, UNGUIDED, STUDENT):
+    cleaned = {
+        TEACHER: guided_trials(),
+        STUDENT: unguided_trials(STUDENT, CLEANED_WEIGHTS),
+        UNGUIDED: unguided_trials(UNGUIDED, (SWEPT_WEIGHT,)),
+    }
+    for draw, trials in cleaned.items():
         plain = []
-        for trial in [*plain_trials(draw), *clean_trials(draw)]:
+        for trial in [*plain_trials(draw), *trials]:
             scores = leakage.measure(trial, args.seeds)
             if trial.clean is None:
                 plain.append(scores)
             print(row(draw.name, trial.title, scores, plain if trial.clean else None), flush=True)
-            means = {field.name: scores.mean(field.name) for field in fields(Scores)}
+            means = {measure: scores.mean(measure) for measure in COLUMNS}
             report.append(
                 {"sampler": draw.name, "setting": trial.title, "weight": trial.weight, "clean": trial.clean} | means
             )

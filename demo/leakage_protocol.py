@@ -6,6 +6,10 @@
   to the grid's pictures in all styles, so that it knows a subject in any of them. *Leakage* is the share of pictures
   that it finds nearer to the style image's subject than to the prompt's; R@10 of both, among all the grid's subjects,
   says whether the picture shows either.
+- A picture can lose the one subject without showing the other, and hint at a subject that no judge would name. So two
+  more, each among pictures of one style, less what these have in common: *told* is the share of pictures whose own
+  style image is, by the features, the likest of all that the style has here; *layout* is the cosine between the
+  picture's 16x16 pixels and its style image's. By chance they are one in `each` pairs, and 0.
 - *Style* is the cosine between style vectors of a network for painting (centred on all styles' mean) of the picture and
   of the style: its other pictures' mean, in which no subject is left; also of the style image itself.
 - An adapter can always leak less by doing less. What counts is the leakage *at equal style*: against that of the plain
@@ -24,6 +28,7 @@ from sid_pack.sid_core import metrics  # noqa: E402  the pack has this name only
 
 RIDGE_PENALTY = 3e3
 RECALL_AT = 10
+LAYOUT_SIDE = 16
 TOO_ALIKE = 0.5  # cosine between two captions' embeddings: "dog" and "dog face" are 0.8, "dog" and "sheep" 0.4
 RESAMPLES = 1000
 
@@ -108,6 +113,8 @@ class Scores:
     leaks: Tensor
     finds_prompt: Tensor
     finds_shown: Tensor
+    told: Tensor
+    layout: Tensor
     style: Tensor
     style_image: Tensor
 
@@ -120,15 +127,47 @@ class Scores:
         return Scores(*(torch.stack([getattr(part, f.name) for part in parts]).mean(0) for f in fields(Scores)))
 
 
-def score(judge: Judge, space: StyleSpace, pairs: Pairs, features: Tensor, vectors: Tensor, shown: Tensor) -> Scores:
-    """features: (P, D) and vectors: (P, V) of the pictures drawn; shown: (P, V) vectors of the style images."""
-    likeness = space.likeness(vectors)
+@dataclass(frozen=True)
+class Measured:
+    """What is compared of pictures: features (P, D), style vectors (P, V), and pixels (P, 3, 16, 16)."""
+
+    features: Tensor
+    vectors: Tensor
+    pixels: Tensor
+
+
+def layout(images: Tensor) -> Tensor:
+    """(P, H, W, 3) → (P, 3, 16, 16)."""
+    return torch.nn.functional.interpolate(images.movedim(-1, 1), size=(LAYOUT_SIDE, LAYOUT_SIDE), mode="area")
+
+
+def among_a_style(pictures: Tensor, others: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine of each of `pictures` (P, …) with its own of `others` (P, …), and whether no other of its style is liker.
+
+    From both is taken what they have in common within a style. → (P,), (P,) bool.
+    """
+    likeness, own_is_likest = torch.empty(len(styles)).double(), torch.empty(len(styles), dtype=torch.bool)
+    for style in styles.unique():
+        mine = styles == style
+        a, b = (x[mine].double().flatten(1) for x in (pictures, others))
+        cosine = normalize(a - a.mean(0), dim=1) @ normalize(b - b.mean(0), dim=1).T
+        likeness[mine] = cosine.diagonal()
+        own_is_likest[mine] = cosine.argmax(1) == torch.arange(len(cosine))
+    return likeness, own_is_likest
+
+
+def score(judge: Judge, space: StyleSpace, pairs: Pairs, drawn: Measured, shown: Measured) -> Scores:
+    """Of the pictures drawn for the pairs, with these style images."""
+    _, told = among_a_style(drawn.features, shown.features, pairs.styles)
+    same_layout, _ = among_a_style(drawn.pixels, shown.pixels, pairs.styles)
     return Scores(
-        judge.nearer(features, pairs.prompts, pairs.shown).double(),
-        judge.finds(features, pairs.prompts).double(),
-        judge.finds(features, pairs.shown).double(),
-        likeness[torch.arange(len(pairs)), pairs.styles],
-        space.between(vectors, shown),
+        leaks=judge.nearer(drawn.features, pairs.prompts, pairs.shown).double(),
+        finds_prompt=judge.finds(drawn.features, pairs.prompts).double(),
+        finds_shown=judge.finds(drawn.features, pairs.shown).double(),
+        told=told.double(),
+        layout=same_layout,
+        style=space.likeness(drawn.vectors)[torch.arange(len(pairs)), pairs.styles],
+        style_image=space.between(drawn.vectors, shown.vectors),
     )
 
 

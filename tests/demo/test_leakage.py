@@ -1,5 +1,7 @@
 """The leakage protocol on made-up features whose subject and style are known, and its curves against numpy's."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -92,18 +94,46 @@ def test_styles_are_known_by_what_their_pictures_share(features):
 
 def test_scores_take_each_pair_by_its_own_subjects_and_style(features, unseen, embeddings):
     """copies of the style images leak all, the wished-for pictures nothing, and both have the style"""
-    from leakage_protocol import Judge, StyleSpace, choose_pairs, score
+    from leakage_protocol import Judge, Measured, StyleSpace, choose_pairs, score
 
     judge, space = Judge(features, ~unseen, embeddings), StyleSpace(features)
     pairs = choose_pairs(unseen, torch.arange(SUBJECTS), [0, 2], 6, embeddings)
-    copies, wished = features[pairs.styles, pairs.shown], features[pairs.styles, pairs.prompts]
-    unstyled = features[1, pairs.prompts]
-    assert score(judge, space, pairs, copies, copies, copies).mean("leaks") == 1
-    good = score(judge, space, pairs, wished, wished, copies)
+    copies, wished, unstyled = (
+        Measured(x, x, x)
+        for x in (
+            features[pairs.styles, pairs.shown],
+            features[pairs.styles, pairs.prompts],
+            features[1, pairs.prompts],
+        )
+    )
+    leaking = score(judge, space, pairs, copies, copies)
+    good = score(judge, space, pairs, wished, copies)
+    for name in ("leaks", "told", "finds_shown", "layout", "style_image"):
+        assert leaking.mean(name) == pytest.approx(1)
     assert good.mean("leaks") == 0
     assert good.mean("finds_prompt") == 1 > good.mean("finds_shown")
-    assert good.mean("style") > 0.5 > score(judge, space, pairs, unstyled, unstyled, copies).mean("style")
-    assert score(judge, space, pairs, copies, copies, copies).mean("style_image") == pytest.approx(1)
+    assert good.mean("told") < 0.5
+    assert good.mean("style") > 0.5 > score(judge, space, pairs, unstyled, copies).mean("style")
+
+
+def test_a_style_image_is_told_by_what_sets_it_apart_in_its_style():
+    """a hint of it on top of another subject and of a strong common style is enough; another style's is not asked"""
+    from leakage_protocol import among_a_style
+
+    generator = torch.Generator().manual_seed(0)
+    styles = torch.tensor([0] * 8 + [1] * 8)
+    shown = torch.randn(16, 3, 8, 8, generator=generator)
+    strangers = torch.randn(16, 3, 8, 8, generator=generator)
+    common = 50 * torch.randn(2, 3, 8, 8, generator=generator)[styles]
+    likeness, told = among_a_style(0.7 * shown + strangers + common, shown + 2 * common, styles)
+    assert told.all()
+    # cosine of a + b with a for independent a, b: |a| / sqrt(|a|² + |b|²)
+    assert likeness.mean() == pytest.approx(0.7 / (0.7**2 + 1) ** 0.5, abs=0.05)
+    likeness, told = among_a_style(strangers + common, shown + common, styles)
+    assert told.double().mean() < 0.5
+    assert abs(likeness.mean()) < 0.1
+    _, told = among_a_style(shown.roll(1, 0), shown, styles)
+    assert not told.any()
 
 
 def test_lines_between_points_are_numpys_and_there_are_none_outside():
@@ -124,7 +154,8 @@ def made_up_scores(style: float, leaks: Tensor) -> "object":
     from leakage_protocol import Scores
 
     nothing = torch.zeros_like(leaks)
-    return Scores(leaks, nothing, nothing, torch.full_like(leaks, style), nothing)
+    measures = {field.name: nothing for field in fields(Scores)}
+    return Scores(**measures | {"leaks": leaks, "style": torch.full_like(leaks, style)})
 
 
 def test_what_only_does_less_is_no_better_at_equal_style():
@@ -155,5 +186,6 @@ def test_several_drawings_of_a_pair_count_as_one_pair():
     from leakage_protocol import Scores
 
     zeros, ones = torch.zeros(3).double(), torch.ones(3).double()
-    joined = Scores.joined([Scores(*[zeros] * 5), Scores(*[ones] * 5)])
+    joined = Scores.joined([Scores(*[value] * len(fields(Scores))) for value in (zeros, ones)])
     assert joined.leaks.tolist() == [0.5] * 3
+    assert joined.style.tolist() == [0.5] * 3
