@@ -48,14 +48,19 @@ class Trial:
     """What to measure: a sampler, the image prompt's weight, and CleanStyle's `purify.Settings`, None for without."""
 
     draw: Setting
-    title: str
-    weight: float = 1.0
+    weight: float
+    way: str = ""
     clean: dict | None = None
+
+    @property
+    def title(self) -> str:
+        if self.weight == 0:
+            return "no image prompt"
+        return f"{self.way}{', ' if self.way else ''}weight {self.weight:g}"
 
 
 def plain_trials(draw: Setting) -> list[Trial]:
-    none = Trial(draw, "no image prompt", 0.0)
-    return [none, *(Trial(draw, f"weight {weight:g}", weight) for weight in WEIGHTS)]
+    return [Trial(draw, weight) for weight in (0.0, *WEIGHTS)]
 
 
 def svd(alpha: float, **settings) -> dict:
@@ -88,8 +93,8 @@ def guided_trials() -> list[Trial]:
         f"SS-CFG soft {negative:g} alone": ss_cfg(0.0, "soft", negative_alpha=negative) for negative in (0.2, 0.05)
     }
     sweep |= {"SS-CFG hard alone": ss_cfg(0.0, "hard"), "CS-SVD α 0.1, SS-CFG hard": ss_cfg(0.1, "hard")}
-    trials = [Trial(TEACHER, title, weight, clean) for title, clean in ways.items() for weight in CLEANED_WEIGHTS]
-    return trials + [Trial(TEACHER, title, SWEPT_WEIGHT, clean) for title, clean in sweep.items()]
+    trials = [Trial(TEACHER, weight, way, clean) for way, clean in ways.items() for weight in CLEANED_WEIGHTS]
+    return trials + [Trial(TEACHER, SWEPT_WEIGHT, way, clean) for way, clean in sweep.items()]
 
 
 def unguided_trials(draw: Setting, weights: tuple[float, ...]) -> list[Trial]:
@@ -98,7 +103,7 @@ def unguided_trials(draw: Setting, weights: tuple[float, ...]) -> list[Trial]:
     for kind in ("soft", "hard"):
         for strength in (1, 3):
             ways[f"CS-SVD α 0.01, attention-negative {kind} {strength}"] = away(0.01, kind, strength)
-    return [Trial(draw, title, weight, clean) for title, clean in ways.items() for weight in weights]
+    return [Trial(draw, weight, way, clean) for way, clean in ways.items() for weight in weights]
 
 
 class Leakage:
@@ -156,7 +161,8 @@ class Leakage:
             rows.append(self.vectors(self.grid.pictures(torch.full_like(others, style), others)))
         return torch.stack(rows)
 
-    def patch(self, trial: Trial) -> Callable | None:
+    def patch(self, trial: Trial, picked: Tensor) -> Callable | None:
+        """For `Artist.draw` of these pairs (P,): the trial's image prompt, and CleanStyle on it."""
         from sid_pack.nodes.cleanstyle import clean
         from sid_pack.nodes.ip_adapter import apply_adapter, matching_layers
         from sid_pack.nodes.ip_adapter_branch import ImageTokens
@@ -166,7 +172,7 @@ class Leakage:
             return None
 
         def patch(model, rows: slice):
-            cond = self.tokens[rows]
+            cond = self.tokens[picked[rows]]
             tokens = ImageTokens(cond, self.no_tokens.expand_as(cond), each_its_own=True)
             layers = list(enumerate(matching_layers(model, self.adapter)))
             model = apply_adapter(model, self.adapter, tokens, layers, weight=trial.weight)
@@ -174,8 +180,9 @@ class Leakage:
 
         return patch
 
-    def draw(self, trial: Trial, seed: int) -> Tensor:
-        return self.artist.draw(trial.draw, self.pairs.prompts, seed, self.patch(trial)).images
+    def draw(self, trial: Trial, seed: int, picked: Tensor) -> Tensor:
+        """A picture for each of these pairs (P,)."""
+        return self.artist.draw(trial.draw, self.pairs.prompts[picked], seed, self.patch(trial, picked)).images
 
     def measured(self, images: Tensor) -> Measured:
         return Measured(image_features(self.network, images), self.vectors(images), layout(images))
@@ -184,7 +191,8 @@ class Leakage:
         return score(self.judge, self.space, self.pairs, self.measured(images), self.shown)
 
     def measure(self, trial: Trial, seeds: int) -> Scores:
-        return Scores.joined([self.score(self.draw(trial, seed)) for seed in range(seeds)])
+        everything = torch.arange(len(self.pairs))
+        return Scores.joined([self.score(self.draw(trial, seed, everything)) for seed in range(seeds)])
 
     def real_scores(self) -> dict[str, Scores]:
         """What the best possible pictures would have: the grid's own pictures of the prompts in the style asked for.
@@ -210,18 +218,16 @@ class Leakage:
 
 def sheet_trials() -> list[Trial]:
     """The rows of the contact sheet."""
-    soft, hard = ({"alpha": 0.1, "style_negative": kind, "negative_alpha": 0.05} for kind in ("soft", "hard"))
-    away = {"style_negative": "hard", "attention_strength": 3.0}
     return [
-        Trial(TEACHER, "no image prompt", 0.0),
-        Trial(TEACHER, "weight 1"),
-        Trial(TEACHER, "weight 0.5", 0.5),
-        Trial(TEACHER, "CS-SVD α 0.01", clean=svd(alpha=0.01)),
-        Trial(TEACHER, "CS-SVD α 0.1", clean=svd(alpha=0.1)),
-        Trial(TEACHER, "CS-SVD α 0.1 + SS-CFG soft", clean=soft),
-        Trial(TEACHER, "CS-SVD α 0.1 + SS-CFG hard", clean=hard),
-        Trial(STUDENT, "student, weight 1"),
-        Trial(STUDENT, "student, CS-SVD + attention-negative", clean=away),
+        Trial(TEACHER, 0.0),
+        Trial(TEACHER, 0.3),
+        Trial(TEACHER, 0.6),
+        Trial(TEACHER, 0.6, "CS-SVD α 0.01", svd(0.01)),
+        Trial(TEACHER, 0.6, "CS-SVD α 0.1", svd(0.1)),
+        Trial(TEACHER, 0.6, "CS-SVD α 0.01, SS-CFG soft", ss_cfg(0.01, "soft")),
+        Trial(TEACHER, 0.6, "CS-SVD α 0.01, SS-CFG hard", ss_cfg(0.01, "hard")),
+        Trial(STUDENT, 0.6, "student"),
+        Trial(STUDENT, 0.6, "student, attention-negative hard 3", away(0.01, "hard", 3)),
     ]
 
 
@@ -229,7 +235,7 @@ def sheet(leakage: Leakage) -> Image.Image:
     """The first pair of each of some styles, drawn in every way; above them their style images."""
     columns = torch.arange(SHEET_PAIRS) * (len(leakage.pairs) // SHEET_PAIRS)
     rows = {"style image": leakage.style_images[columns]}
-    rows |= {trial.title: leakage.draw(trial, 0)[columns] for trial in sheet_trials()}
+    rows |= {trial.title: leakage.draw(trial, 0, columns) for trial in sheet_trials()}
     names = [
         f"{leakage.grid.captions[prompt]}, style of a {leakage.grid.captions[shown]}"
         for prompt, shown in zip(leakage.pairs.prompts[columns], leakage.pairs.shown[columns], strict=True)
