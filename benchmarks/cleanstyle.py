@@ -2,14 +2,14 @@
 
     python benchmarks/cleanstyle.py                 SDXL and SD1.5 with fewer channels, 256 px
     python benchmarks/cleanstyle.py --full          at their true size: for a GPU, or 16 GB of free memory
-    python benchmarks/cleanstyle.py --write         also save the table to benchmarks/results/
+    python benchmarks/cleanstyle.py --write         also save the tables to benchmarks/results/
 
 Both are timed within the same steps, so that what slows the machine slows all: in each layer the keys and values are
 purified by us, which counts, and once more in the authors' way, which does not. That way, in our own words: a singular
 value decomposition for the purified half and one for the style-negative, of keys and of values, in each layer at each
 step. A step is one guided prediction: conditional and unconditional half in one batch. The step in which the spectra
-are computed is told apart. Whole runs with and without CleanStyle are timed in turn as well; these ratios are only as
-steady as the machine, and the row "without, once more" says how steady that is.
+are computed is told apart. A second table is of one layer alone, again and again. On a CPU, time is the processor time
+that this process has had, so other programs' does not count.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from launch import ROOT, in_environment
@@ -26,7 +27,8 @@ from launch import ROOT, in_environment
 in_environment()
 
 import torch  # noqa: E402  only that environment need have it
-from alternate import Ratio, alternate, ratio  # noqa: E402
+from alternate import Ratio, ratio  # noqa: E402
+from authors_cleanstyle import AuthorsWay  # noqa: E402
 from full_size import (  # noqa: E402
     MIDDLE_SDXL_UNET,
     MIDDLE_UNET,
@@ -49,7 +51,6 @@ CASES = {
     "SDXL, all blocks": ("sdxl", "all"),
     "SD1.5, all blocks": ("sd15", "all"),
 }
-WITHOUT, AGAIN, WITH = "without", "without, once more", "with CleanStyle"
 
 
 @dataclass
@@ -65,42 +66,52 @@ class Parts:
     @property
     def ours(self) -> float:
         """A purified branch without the branch itself, but with what that is given to do."""
-        return self.purified - self.branch + self.change - self.authors
+        return self.purified - self.branch + self.change
 
     @property
     def without(self) -> float:
         return self.forward - self.authors - self.ours
 
 
+def now() -> float:
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 @dataclass
 class Clock:
-    synchronize: Callable[[], None]
+    """What of each step's seconds goes where."""
+
     steps: list[Parts] = field(default_factory=list)
 
     def timed(self, part: str, function: Callable, *args, **kwargs):
-        self.synchronize()
-        began = time.perf_counter()
+        began = now()
         result = function(*args, **kwargs)
-        self.synchronize()
         step = self.steps[-1]
-        setattr(step, part, getattr(step, part) + time.perf_counter() - began)
+        setattr(step, part, getattr(step, part) + now() - began)
         return result
 
 
 class TimedPurified:
     """In the place of a PurifiedBranch."""
 
-    def __init__(self, purified, clock: Clock, authors: "AuthorsWay"):
+    def __init__(self, purified, clock: Clock, authors: AuthorsWay):
         self.purified, self.clock = purified, clock
         purified.branch = TimedBranch(purified.branch, clock, authors)
-        self.is_active, self.models, self.to = purified.is_active, purified.models, purified.to
+        self.is_active, self.models = purified.is_active, purified.models
+
+    def to(self, *args):
+        self.purified.to(*args)
+        return self
 
     def __call__(self, *args):
         return self.clock.timed("purified", self.purified, *args)
 
 
 class TimedBranch:
-    def __init__(self, branch, clock: Clock, authors: "AuthorsWay"):
+    def __init__(self, branch, clock: Clock, authors: AuthorsWay):
         self.branch, self.clock, self.authors = branch, clock, authors
         self.is_active, self.models, self.to = branch.is_active, branch.models, branch.to
 
@@ -110,7 +121,7 @@ class TimedBranch:
 
 
 class TimedChange:
-    def __init__(self, change, clock: Clock, authors: "AuthorsWay"):
+    def __init__(self, change, clock: Clock, authors: AuthorsWay):
         self.change, self.clock, self.authors = change, clock, authors
 
     def cond(self, *args):
@@ -120,21 +131,6 @@ class TimedChange:
     def uncond(self, *args):
         self.clock.timed("authors", self.authors.uncond, *args)
         return self.clock.timed("change", self.change.uncond, *args)
-
-
-class AuthorsWay:
-    """What their attention does at each call, with their settings. Its schedule costs nothing and is left out."""
-
-    def cond(self, which: str, project: Callable, tokens: torch.Tensor) -> torch.Tensor:
-        return self.rescaled(project(tokens), 1, 0.01)
-
-    def uncond(self, which: str, project: Callable, tokens: torch.Tensor, cond_tokens: torch.Tensor) -> torch.Tensor:
-        return self.rescaled(project(cond_tokens), 0, 0.2)
-
-    def rescaled(self, x: torch.Tensor, top_k: int, alpha: float) -> torch.Tensor:
-        u, s, vh = torch.linalg.svd(x.float(), full_matrices=False)
-        s = torch.cat([s[:, :top_k], torch.exp(-alpha * s[:, top_k:]) * s[:, top_k:]], dim=1)
-        return (u @ torch.diag_embed(s) @ vh).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -211,37 +207,42 @@ def sample(subject: Subject, model) -> None:
     guider.sample(noise, subject.latent, sampler, subject.sigmas, disable_pbar=True, seed=SEED)
 
 
-def time_inside(subject: Subject, runs: int, synchronize: Callable[[], None]) -> tuple[list[Parts], list[Parts]]:
+def time_inside(subject: Subject, runs: int) -> tuple[list[Parts], list[Parts]]:
     """The first step, in which the spectra are computed, of each run; and all others."""
     network = subject.model.model.diffusion_model
     first, later = [], []
     sample(subject, subject.model)  # which loads it
     for _ in range(runs):
-        clock = Clock(synchronize)
+        clock = Clock()
         model = timed(clean(subject), clock)
-        began = 0.0
-
-        def start(*_: object, clock: Clock = clock) -> None:
-            nonlocal began
-            clock.steps.append(Parts())
-            synchronize()
-            began = time.perf_counter()
-
-        def stop(*_: object, clock: Clock = clock) -> None:
-            synchronize()
-            clock.steps[-1].forward = time.perf_counter() - began  # noqa: B023  it is to be the last one
-
-        hooks = network.register_forward_pre_hook(start), network.register_forward_hook(stop)
-        try:
+        with forwards_on(clock, network):
             sample(subject, model)
-        finally:
-            for hook in hooks:
-                hook.remove()
         if len(clock.steps) != len(subject.sigmas) - 1:
             raise RuntimeError(f"{len(subject.sigmas) - 1} steps made {len(clock.steps)} forwards; expected one each")
         first.append(clock.steps[0])
         later += clock.steps[1:]
     return first, later
+
+
+@contextmanager
+def forwards_on(clock: Clock, network: torch.nn.Module) -> Iterator[None]:
+    """A step begins with each forward of the network."""
+    began = 0.0
+
+    def start(*_: object) -> None:
+        nonlocal began
+        clock.steps.append(Parts())
+        began = now()
+
+    def stop(*_: object) -> None:
+        clock.steps[-1].forward = now() - began
+
+    hooks = network.register_forward_pre_hook(start), network.register_forward_hook(stop)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def timed(model, clock: Clock):
@@ -287,20 +288,38 @@ COLUMNS = [
 HEADS = f"| {' | '.join(COLUMNS)} |\n|:--|--:|--:|--:|:-:|:-:|--:|--:|"
 
 
-def whole_runs(subject: Subject, rounds: int, synchronize: Callable[[], None]) -> dict[str, Ratio]:
-    cleaned = clean(subject)
-    timings = alternate(
-        {
-            WITHOUT: lambda: sample(subject, subject.model),
-            AGAIN: lambda: sample(subject, subject.model),
-            WITH: lambda: sample(subject, cleaned),
-        },
-        subject.model.model.diffusion_model,
-        rounds,
-        synchronize=synchronize,
-        after_round=lambda done: print(f"Round {done} of {rounds}", file=sys.stderr, flush=True),
-    )
-    return {name: timing.to_baseline for name, timing in timings.items()}
+def layer_alone(tokens: int, width: int, repetitions: int = 50) -> str:
+    """A line of the second table: one layer's keys and values, both halves, at another α_t each time."""
+    import comfy.model_management
+
+    from sid_pack.nodes.purify import Purify, References, Settings, Together
+
+    device = comfy.model_management.get_torch_device()
+    image = torch.randn(1, tokens, width, device=device)
+    projected = {which: torch.randn(1, tokens, width, device=device) * 5 for which in "kv"}
+    known, authors = References(Together()), AuthorsWay()
+
+    def both_halves(change) -> float:
+        began = now()
+        for which in "kv":
+            change.cond(which, lambda _, which=which: projected[which], image)
+            change.uncond(which, lambda _, which=which: projected[which], image, image)
+        return now() - began
+
+    ours, theirs, warm_up = [], [], 5
+    for repetition in range(warm_up + repetitions):
+        alpha = 0.01 / (1 + repetition)
+        ours.append(both_halves(Purify(Settings(), lambda x: known(x, (device, torch.float32)), alpha)))
+        theirs.append(both_halves(authors))
+    faster = ratio(theirs[warm_up:], ours[warm_up:])
+    microseconds = [f"{1e6 * statistics.median(times[warm_up:]):.0f}" for times in (ours, theirs)]
+    cells = [f"{tokens} × {width}", *microseconds, f"{faster.middle:.0f} × ({faster.low:.0f} … {faster.high:.0f})"]
+    return f"| {' | '.join(cells)} |"
+
+
+ALONE = (
+    "| one layer alone: tokens × channels | µs ours | µs the authors' way | the authors' to ours |\n|:--|--:|--:|:-:|"
+)
 
 
 def setting(arguments: argparse.Namespace) -> str:
@@ -312,7 +331,7 @@ def setting(arguments: argparse.Namespace) -> str:
     size = "true size" if arguments.full else "128 in place of 320 channels"
     return (
         f"Random weights, {size}, {arguments.size} px, {arguments.tokens} image tokens, batch {arguments.batch} with "
-        f"both halves, medians (quartiles) of {arguments.runs} runs of {arguments.steps} steps; ComfyUI "
+        f"both halves, medians (quartiles) over the steps of {arguments.runs} runs of {arguments.steps} steps; ComfyUI "
         f"{comfyui_version.__version__}, torch {torch.__version__}, Python {platform.python_version()}, on "
         f"{torch.cuda.get_device_name() if on_gpu else threads}."
     )
@@ -328,7 +347,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="pictures in a run")
     parser.add_argument("--steps", type=int, default=6, help="steps in a run")
     parser.add_argument("--runs", type=int, default=3, help="runs of each case for the times inside a step")
-    parser.add_argument("--rounds", type=int, default=3, help="how often whole runs are timed")
     parser.add_argument("--write", action="store_true", help=f"save the tables in {RESULTS.relative_to(ROOT)}/")
     return parser.parse_args()
 
@@ -336,23 +354,20 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     start_comfyui()
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    rows, runs, kept = [], [], True
+    rows, kept = [], True
+    sizes = [(tokens, width) for tokens in (4, 16, 257) for width in (640, 1280)]
     with torch.inference_mode():  # as nodes are run
         for name, (kind, blocks) in CASES.items():
             print(name, file=sys.stderr, flush=True)
             subject = load_subject(kind, blocks, arguments)
-            line, share, faster = row(name, *time_inside(subject, arguments.runs, synchronize))
+            line, share, faster = row(name, *time_inside(subject, arguments.runs))
             rows.append(line)
             print(line, file=sys.stderr, flush=True)
             kept &= share.middle <= LIMIT and faster.middle >= TIMES_FASTER
-            ratios = whole_runs(subject, arguments.rounds, synchronize)
-            runs.append(f"| {name} | {ratios[AGAIN]} | {ratios[WITH]} |")
             del subject
-    tables = "\n".join(
-        [HEADS, *rows, "", f"| whole runs, to those without | {AGAIN} | {WITH} |", "|:--|:-:|:-:|", *runs]
-    )
-    report = f"{setting(arguments)}\n\n{tables}\n"
+        alone = [layer_alone(*size) for size in sizes]
+    table = "\n".join([HEADS, *rows, "", ALONE, *alone])
+    report = f"{setting(arguments)}\n\n{table}\n"
     print(f"\n{report}")
     print(f"Aimed at: at most {100 * LIMIT:.0f} % of a step, and {TIMES_FASTER} × the authors' way.")
     if arguments.write:

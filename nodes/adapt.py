@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import comfy.model_management
 import comfy.model_sampling
@@ -67,6 +68,7 @@ def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
     progress = [1 - 1e-6, *(index / cells for index in range(cells - 1, 0, -1)), 1e-6]
     log_sigmas = [math.log(float(sampling.percent_to_sigma(p))) for p in progress]
 
+    @lru_cache(maxsize=64)  # each layer of a step asks for the same
     def progress_at(sigma: float) -> float:
         if sigma <= 0:
             return 1.0

@@ -14,7 +14,7 @@ from . import adapt
 from .image_branches import Branch, Project
 from .image_prompts import Attention, ImagePromptAttention, Key, attn2_replacements, image_prompts, put_attention
 from .joined_tokens import purify_style_references, style_references
-from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings
+from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings, Together
 from .unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
 
 
@@ -42,7 +42,7 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
             f"chosen here. Set blocks to '{ALL}', or give the image prompt other blocks (or weight type)."
         )
     _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
-    progress_at = adapt.progress_by_sigma(model)
+    progress_at, together = adapt.progress_by_sigma(model), Together()
     clone = model.clone()
     put_attention(
         clone,
@@ -50,7 +50,7 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
             key: ImagePromptAttention(
                 base,
                 [
-                    PurifiedBranch(branch, settings, progress_at) if _image_tokens(branch) else branch
+                    PurifiedBranch(branch, settings, progress_at, together) if _image_tokens(branch) else branch
                     for branch in branches
                 ],
             )
@@ -105,10 +105,8 @@ def spectra(model: ModelPatcher, pictures: int = 1) -> Iterator[LayerSpectrum]:
         for number, branch in enumerate(getattr(attention, "branches", ())):
             if not isinstance(branch, PurifiedBranch):
                 continue
-            asked = _asked_for(branch.branch, layer, pictures, adapt.compute_dtype(model))
-            for which, (project, tokens) in asked.items():
-                if tokens.any():
-                    yield LayerSpectrum(layer, number, which, Spectrum.of(project(tokens)), branch.settings)
+            for which, spectrum in _spectra_of(branch.branch, layer, pictures, adapt.compute_dtype(model)).items():
+                yield LayerSpectrum(layer, number, which, spectrum, branch.settings)
 
 
 class _AskedForAll(Exception):  # noqa: N818  it is no error, but ends a call whose result is of no use
@@ -116,7 +114,7 @@ class _AskedForAll(Exception):  # noqa: N818  it is no error, but ends a call wh
 
 
 class _Ask:
-    """A Change that notes what a branch projects."""
+    """A Change that notes what a branch projects in a layer, as only the branch knows that."""
 
     def __init__(self) -> None:
         self.asked: dict[str, tuple[Project, Tensor]] = {}
@@ -131,8 +129,9 @@ class _Ask:
         return project(tokens)
 
 
-def _asked_for(branch: Branch, layer: Layer, pictures: int, dtype: torch.dtype) -> dict[str, tuple[Project, Tensor]]:
-    """The projections and tokens of one layer by "k" and "v", as only the branch knows what it does there."""
+@torch.no_grad()
+def _spectra_of(branch: Branch, layer: Layer, pictures: int, dtype: torch.dtype) -> dict[str, Spectrum]:
+    """By "k" and "v"; of nothing where the branch leaves this layer out, or has zeros for it."""
     ask = _Ask()
     anything = torch.zeros(pictures, 1, layer.width, device=_image_tokens(branch)[0].device, dtype=dtype)
     options = {
@@ -146,7 +145,7 @@ def _asked_for(branch: Branch, layer: Layer, pictures: int, dtype: torch.dtype) 
     }
     with suppress(_AskedForAll):
         branch(anything, anything, anything, anything, options, ask)
-    return ask.asked
+    return {which: Spectrum.of(project(tokens)) for which, (project, tokens) in ask.asked.items() if tokens.any()}
 
 
 def _nothing_to_purify(model: ModelPatcher) -> str:
@@ -254,7 +253,7 @@ class CleanStyle(io.ComfyNode):
                     "normalize",
                     default=False,
                     tooltip="Divide singular values by the largest before alpha: one alpha then means the same for "
-                    "every adapter and layer. alpha is then 1 to 10, and negative_alpha 5 to 50.",
+                    "every adapter and layer. Try 0.5 to 5 for alpha then, and 12 for negative_alpha.",
                 ),
                 io.Combo.Input(
                     "blocks",

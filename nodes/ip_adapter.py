@@ -218,7 +218,7 @@ class CleanStyleIPAdapter(io.ComfyNode):
                 io.Float.Input(
                     "weight",
                     default=1.0,
-                    min=-1.0,
+                    min=0.0,
                     max=5.0,
                     step=0.05,
                     tooltip="How much of the image's attention is added: 0 is off, 1 as trained, 0.5 to 0.8 leaves "

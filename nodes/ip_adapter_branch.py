@@ -46,11 +46,8 @@ class Mask:
         height, width = shape
         key = (height, width, like.device, like.dtype)
         if key not in self.resized:
-            with torch.inference_mode(False), torch.no_grad():
-                fitted = interpolate(
-                    self.mask[:, None].float(), (height, width), mode="bilinear", align_corners=False, antialias=True
-                )
-                self.resized[key] = fitted.flatten(1).unsqueeze(-1).to(like)
+            fitted = interpolate(self.mask[:, None].float(), (height, width), mode="bilinear", antialias=True)
+            self.resized[key] = fitted.flatten(1).unsqueeze(-1).to(like)
         masks = self.resized[key]
         return masks[[min(picture, len(masks) - 1) for picture in pictures]]
 
@@ -122,6 +119,7 @@ class AdapterBranch:
         for half in {chunk == UNCONDITIONAL for chunk in chunks}:
             changed = change.uncond(which, project, uncond, cond) if half else change.cond(which, project, cond)
             rows[half] = self.tokens.of_pictures(changed, pictures)
+        # Always new tensors: what is kept may be of inference mode, which training through this layer can't use.
         return torch.cat([rows[chunk == UNCONDITIONAL] for chunk in chunks])
 
     def _projection(self, which: str, q: Tensor) -> Callable[[Tensor], Tensor]:
@@ -130,20 +128,14 @@ class AdapterBranch:
         layer = (network.to_k_ip if which == "k" else network.to_v_ip)[self.layer]
 
         def project(tokens: Tensor) -> Tensor:
-            # Nodes run in inference mode. What is kept must serve training through this layer too, which can't use
-            # tensors that were made there.
-            with torch.inference_mode(False), torch.no_grad():
-                return layer(tokens.to(q.device, q.dtype))
-
-        def kept(tokens: Tensor) -> Tensor:
             if tokens is not self.tokens.cond and tokens is not self.tokens.uncond:
-                return project(tokens)
+                return layer(tokens.to(q.device, q.dtype))
             key = (which, tokens is self.tokens.cond, q.device, q.dtype)
             if key not in self.projected:
-                self.projected[key] = project(tokens)
+                self.projected[key] = layer(tokens.to(q.device, q.dtype))
             return self.projected[key]
 
-        return kept
+        return project
 
 
 def _pictures(extra_options: dict[str, Any], count: int) -> list[int]:

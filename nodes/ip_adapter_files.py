@@ -91,11 +91,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         return read_tensors(path)[0]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+        said = " ".join([type(error).__name__, *str(error).split()])
         raise ValueError(
-            f"{path.name} can't be opened as a file of tensors alone ({str(error).splitlines()[0][:200]}). It is "
-            "truncated, of another kind, or holds code, which is not run; download it again, as .safetensors if there "
-            "is one."
+            f"{path.name} can't be opened as a file of tensors alone ({said[:200]}). It is truncated, of another kind, "
+            "or holds code, which is not run; download it again, as .safetensors if there is one."
         ) from error
     return _flat(content) if isinstance(content, dict) else {}
 

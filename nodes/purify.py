@@ -1,20 +1,23 @@
 """Image prompts without their content: what CleanStyle does to the keys and values of a Branch, at every step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet, ref
 
 import torch
 from torch import Tensor
 
-from ..sid_core.cleanstyle import Spectrum, extrapolate, suppression
+from ..sid_core.cleanstyle import Purifier, Spectrum, extrapolate, suppression
 from .image_branches import PLAIN, Branch, Change, Project
 from .image_prompts import sigma_of
 from .ip_adapter_branch import UNCONDITIONAL
 
 OFF, SOFT, HARD = "off", "soft", "hard"
 Place = tuple[torch.device, torch.dtype]
+At = tuple[float, bool]  # α_t, and whether in inference mode
+AT_ONCE = 2**24  # numbers: for more, what a product takes of memory matters more than its speed
 NOTHING = 1e-4  # of the other half's largest number: what tokens that were put to zero may have left
 
 
@@ -50,50 +53,113 @@ class Settings:
         """By what the singular values are multiplied, (B, R), at this α_t."""
         return spectrum.purify_gains(self.top_k, alpha, self.beta, self.relative)
 
+    def purifier(self, spectrum: Spectrum) -> Purifier:
+        return Purifier(spectrum, self.top_k, self.beta, self.relative)
+
     def negative_gains(self, spectrum: Spectrum) -> Tensor:
         """The same of the style-negative, at all times."""
         hard = self.style_negative == HARD
         return spectrum.negative_gains(self.negative_alpha, self.beta, hard, self.top_k, self.relative)
 
 
-@dataclass(eq=False)
 class _Reference:
-    """What is known of some image tokens in one layer: spectra by "k" and "v", and what was last made of them.
+    """What is known of some image tokens in one layer: the spectra of its keys and values, and what was last made of
+    them.
 
     tokens: held, so that no other tensor takes their memory. place: device and precision of the keys and values.
+    together: all that is rescaled at once with it.
     """
 
-    tokens: Tensor
-    place: Place
-    spectra: dict[str, Spectrum] = field(default_factory=dict)
-    made: dict[tuple[str, str], tuple[float, Tensor]] = field(default_factory=dict)
-    is_nothing: bool | None = None
+    def __init__(self, tokens: Tensor, place: Place, together: "Together"):
+        self.tokens = tokens
+        self.place = place
+        self.together = together
+        self.spectra: dict[str, Spectrum] = {}
+        self.made: dict[str, Tensor] = {}
+        self.made_at: At | None = None
+        self.negatives: dict[str, Tensor] = {}
+        self.is_nothing: bool | None = None
 
     def is_of(self, tokens: Tensor, place: Place) -> bool:
         known = self.tokens
-        if place != self.place or known.shape != tokens.shape or known.dtype != tokens.dtype:
+        if place != self.place:
             return False
         if known is tokens:
             return True
-        if known.device != tokens.device:
+        if known.shape != tokens.shape or known.dtype != tokens.dtype or known.device != tokens.device:
             return False
         if known.data_ptr() == tokens.data_ptr() and known.stride() == tokens.stride():
             return True
         return torch.equal(known, tokens)
 
-    def scaled(
-        self, kind: str, which: str, project: Project, gains: Callable[[Spectrum], Tensor], at: float = 0.0
-    ) -> Tensor:
-        """Keys or values with their singular values times gains(spectrum), which depend on `at` alone."""
-        # Nodes run in inference mode, whose tensors would be of no use to a student that is trained on this MODEL.
-        with torch.inference_mode(False), torch.no_grad():
-            if which not in self.spectra:
+    def purified(self, which: str, project: Project, settings: Settings, alpha: float) -> Tensor:
+        """Keys or values at this α_t."""
+        # A tensor that was made in inference mode is of no use to a student that is trained on this MODEL.
+        at = (alpha, torch.is_inference_mode_enabled())
+        if self.made_at != at and len(self.spectra) == 2:
+            self.together.rescale(settings, at)
+        if self.made_at != at:
+            self.made, self.made_at = {}, at
+        if which not in self.made:
+            spectrum = self._spectrum(which, project)
+            self.made[which] = spectrum.scaled(settings.purify_gains(spectrum, alpha))
+        return self.made[which]
+
+    def negative(self, which: str, project: Project, settings: Settings) -> Tensor:
+        """The style-negative of keys or values, which is the same at every step."""
+        if which not in self.negatives:
+            spectrum = self._spectrum(which, project)
+            with torch.inference_mode(False):
+                self.negatives[which] = spectrum.scaled(settings.negative_gains(spectrum))
+        return self.negatives[which]
+
+    def _spectrum(self, which: str, project: Project) -> Spectrum:
+        if which not in self.spectra:
+            with torch.no_grad():
                 self.spectra[which] = Spectrum.of(project(self.tokens))
-            last = self.made.get((kind, which))
-            if last is None or last[0] != at:
-                spectrum = self.spectra[which]
-                last = self.made[kind, which] = (at, spectrum.scaled(gains(spectrum)))
-            return last[1]
+        return self.spectra[which]
+
+
+class Together:
+    """What one CleanStyle has to rescale at a step, done at once for all layers of a width, when the first asks for it.
+
+    A product of their size is small next to what it takes to ask for one.
+    """
+
+    def __init__(self) -> None:
+        self.references: WeakSet[_Reference] = WeakSet()
+        self.groups: list[tuple[Purifier, list[ref[_Reference]]]] = []
+
+    def rescale(self, settings: Settings, at: At) -> None:
+        """Keys and values of all references at (α_t, whether in inference mode)."""
+        ready = {reference for reference in self.references if len(reference.spectra) == 2}
+        if ready != {found() for _, members in self.groups for found in members}:  # never after the first steps
+            self.groups = [self._group(settings, members) for members in _alike(ready)]
+        for purifier, members in self.groups:
+            rows = purifier(at[0]).chunk(2 * len(members))
+            for found, keys, values in zip(members, rows[::2], rows[1::2], strict=True):
+                if (reference := found()) is not None:
+                    reference.made, reference.made_at = {"k": keys, "v": values}, at
+
+    def _group(self, settings: Settings, members: list[_Reference]) -> tuple[Purifier, list["ref[_Reference]"]]:
+        joined = Spectrum.joined([reference.spectra[which] for reference in members for which in "kv"])
+        pictures = len(joined.left) // (2 * len(members))
+        # On the memory of what is joined, so that nothing is kept twice.
+        parts = iter(joined.part(slice(start, start + pictures)) for start in range(0, len(joined.left), pictures))
+        for reference in members:
+            reference.spectra = {which: next(parts) for which in "kv"}
+        return settings.purifier(joined), [ref(reference) for reference in members]
+
+
+def _alike(references: set[_Reference]) -> Iterator[list[_Reference]]:
+    """Those whose keys and values are of one shape and place, AT_ONCE at most."""
+    groups: dict[tuple, list[_Reference]] = {}
+    for reference in references:
+        spectrum = reference.spectra["k"]
+        groups.setdefault((reference.place, spectrum.left.shape, spectrum.right.shape), []).append(reference)
+    for (_, left, right), members in groups.items():
+        size = max(1, AT_ONCE // (2 * left[0] * left[1] * right[2]))
+        yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
 class References:
@@ -104,16 +170,20 @@ class References:
 
     SIZE = 8
 
-    def __init__(self) -> None:
+    def __init__(self, together: Together) -> None:
+        self.together = together
         self.latest: tuple[_Reference, ...] = ()
 
     def __call__(self, tokens: Tensor, place: Place) -> _Reference:
+        if self.latest and self.latest[0].tokens is tokens and self.latest[0].place == place:
+            return self.latest[0]
         found = next((known for known in self.latest if known.is_of(tokens, place)), None)
-        found = found or _Reference(tokens, place)
+        if found is None:
+            found = _Reference(tokens, place, self.together)
+            self.together.references.add(found)
         found.tokens = tokens  # the next question is likely of the same tensor, and comparing contents takes time
-        if not self.latest or self.latest[0] is not found:
-            others = [known for known in self.latest if known is not found]
-            self.latest = (found, *others[: self.SIZE - 1])
+        others = [known for known in self.latest if known is not found]
+        self.latest = (found, *others[: self.SIZE - 1])
         return found
 
     def keep(self, device: torch.device) -> None:
@@ -132,9 +202,7 @@ class Purify:
     def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
         if self.alpha == 0 and self.settings.beta == 1:
             return project(tokens)
-        return self.reference_of(tokens).scaled(
-            "purified", which, project, lambda spectrum: self.settings.purify_gains(spectrum, self.alpha), self.alpha
-        )
+        return self.reference_of(tokens).purified(which, project, self.settings, self.alpha)
 
     def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
         if self.settings.style_negative == OFF:
@@ -144,7 +212,7 @@ class Purify:
             # "style transfer precise" has the image in the unconditional half of a layer, and zeros in the other.
             largest, other = cond_tokens.abs().amax(), tokens.abs().amax()
             reference.is_nothing = bool(largest <= NOTHING * other)
-        return project(tokens) if reference.is_nothing else style_negative(self.settings, reference, which, project)
+        return project(tokens) if reference.is_nothing else reference.negative(which, project, self.settings)
 
 
 class StyleNegative:
@@ -155,25 +223,21 @@ class StyleNegative:
         self.reference_of = reference_of
 
     def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
-        return style_negative(self.settings, self.reference_of(tokens), which, project)
+        return self.reference_of(tokens).negative(which, project, self.settings)
 
     def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
         return self.cond(which, project, cond_tokens)  # of the right shape, for no row
 
 
-def style_negative(settings: Settings, reference: _Reference, which: str, project: Project) -> Tensor:
-    return reference.scaled("negative", which, project, settings.negative_gains)
-
-
 class PurifiedBranch:
     """A Branch with its content taken out. It has no state of a run: what it keeps is of the reference alone."""
 
-    def __init__(self, branch: Branch, settings: Settings, progress_at: Callable[[float], float]):
-        """progress_at: from sigma to progress, see `adapt.progress_by_sigma`."""
+    def __init__(self, branch: Branch, settings: Settings, progress_at: Callable[[float], float], together: Together):
+        """progress_at: from sigma to progress, see `adapt.progress_by_sigma`. together: with the same settings."""
         self.branch = branch
         self.settings = settings
         self.progress_at = progress_at
-        self.references = References()
+        self.references = References(together)
 
     def is_active(self, sigma: float) -> bool:
         return self.branch.is_active(sigma)
@@ -203,7 +267,8 @@ class PurifiedBranch:
         if not cond:
             return added
         theirs = [_rows(tensor, cond, len(chunks)) for tensor in (out, q, k, v)]
-        options = extra_options | {"cond_or_uncond": [chunks[place] for place in cond]}
+        # IPAdapter_plus knows a third chunk only beside two others, so all are called the first.
+        options = extra_options | {"cond_or_uncond": [0] * len(cond)}
         negative = self.branch(*theirs, options, StyleNegative(self.settings, self._reference_of(q)))
         moved = extrapolate(
             _rows(added, cond, len(chunks)),

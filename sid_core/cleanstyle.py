@@ -5,6 +5,7 @@ tail its content. What is decomposed once is rescaled at every step for the cost
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -86,6 +87,16 @@ class Spectrum:
         left, right, values = (x.to(tokens.device, torch.float32).contiguous() for x in (*factors, values))
         return cls(left, right, values, tokens.dtype)
 
+    @classmethod
+    def joined(cls, spectra: Sequence["Spectrum"]) -> "Spectrum":
+        """The spectra of tokens of one shape and dtype as that of one batch, in this order."""
+        parts = zip(*((one.left, one.right, one.singular_values) for one in spectra), strict=True)
+        return cls(*(torch.cat(part) for part in parts), spectra[0].dtype)
+
+    def part(self, rows: slice) -> "Spectrum":
+        """Some pictures of the batch, on the same memory."""
+        return Spectrum(self.left[rows], self.right[rows], self.singular_values[rows], self.dtype)
+
     def purified(
         self, top_k: int = 1, alpha: float | Tensor = 0.01, beta: float = 1.0, relative: bool = False
     ) -> Tensor:
@@ -112,14 +123,16 @@ class Spectrum:
         encoder and layer. Raises ValueError for a top_k below 0 or above R.
         """
         self._check(top_k)
-        values = self.singular_values
-        if relative:
-            values = values / values[:, :1].clamp(min=torch.finfo(values.dtype).tiny)
         if isinstance(alpha, Tensor):
-            alpha = alpha.to(values).view(-1, 1)
-        gains = beta * torch.exp(-alpha * values)
+            alpha = alpha.to(self.singular_values).view(-1, 1)
+        gains = beta * torch.exp(-alpha * self.rates(relative))
         gains[:, :top_k] = 1
         return gains
+
+    def rates(self, relative: bool) -> Tensor:
+        """What α is multiplied with in the exponent, a tensor of its own: σ_i, or σ_i/σ_1. → (B, R)."""
+        values = self.singular_values
+        return values / values[:, :1].clamp(min=torch.finfo(values.dtype).tiny) if relative else values.clone()
 
     def negative_gains(
         self,
@@ -143,7 +156,7 @@ class Spectrum:
 
     def scaled(self, gains: Tensor) -> Tensor:
         """U diag(g_i σ_i) Vᵀ for gains (B, R) → (B, N, D), in the tokens' dtype."""
-        return (self.left @ (gains[..., None] * self.right)).to(self.dtype)
+        return _product(self.left, gains, self.right).to(self.dtype)
 
     def kept(self, gains: Tensor) -> Tensor:
         """The share of the tokens' energy that gains (B, R) leave: Σ (g_i σ_i)² / Σ σ_i². → (B,); 1 for zero tokens."""
@@ -158,6 +171,33 @@ class Spectrum:
                 f"k is {top_k}, but these style tokens have {rank} singular values; expected 0 to {rank}, where "
                 f"{rank} keeps them as they are. Lower k: 1 is usual."
             )
+
+
+class Purifier:
+    """`Spectrum.purified` at one α after another: what does not depend on α is computed once."""
+
+    def __init__(self, spectrum: Spectrum, top_k: int = 1, beta: float = 1.0, relative: bool = False):
+        """Raises ValueError for a top_k below 0 or above R."""
+        # A gain is its factor, 1 or β, times e^{-α rate}, whose rate is 0 where the singular value is kept.
+        factors = spectrum.purify_gains(top_k, 0.0, beta)
+        self.factors = None if beta == 1 else factors
+        self.rates = spectrum.rates(relative)
+        self.rates[:, :top_k] = 0
+        self.spectrum = spectrum
+
+    def __call__(self, alpha: float) -> Tensor:
+        """→ (B, N, D), in the tokens' dtype."""
+        gains = torch.exp(self.rates * -alpha)
+        if self.factors is not None:
+            gains = gains * self.factors
+        return self.spectrum.scaled(gains)
+
+
+def _product(left: Tensor, gains: Tensor, right: Tensor) -> Tensor:
+    """left diag(gains) right, the gains multiplied with the smaller of the two."""
+    if left.shape[1] < right.shape[2]:
+        return (left * gains[:, None, :]) @ right
+    return left @ (gains[..., None] * right)
 
 
 def extrapolate(positive: Tensor, negative: Tensor, *, strength: float, limit: float, blend: float) -> Tensor:

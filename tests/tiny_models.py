@@ -83,11 +83,11 @@ def flux():
     return patcher(Flux(config))
 
 
-def conditioning(seed: int, width: int = UNET["context_dim"]) -> list:
+def conditioning(seed: int) -> list:
     """A CONDITIONING of 5 tokens that all four take."""
     generator = torch.manual_seed(seed)
     pooled = torch.randn(1, POOLED, generator=generator)
-    return [[torch.randn(1, 5, width, generator=generator), {"pooled_output": pooled}]]
+    return [[torch.randn(1, 5, 16, generator=generator), {"pooled_output": pooled}]]
 
 
 def with_sd15_layout():

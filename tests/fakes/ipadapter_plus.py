@@ -69,7 +69,8 @@ def attention(
         halves = [ipadapter.ip_layers.to_kvs[name](half) for half in (cond, uncond)]
         if not unfold_batch:
             halves = [half.repeat(pictures, 1, 1) for half in halves]
-        projected.append(torch.cat([halves[chunk] for chunk in chunks]))
+        places = halves if len(chunks) < 3 else [*halves, halves[0]]
+        projected.append(torch.cat([places[chunk] for chunk in chunks]))
     return optimized_attention(q, *projected, extra_options["n_heads"]) * weight
 
 

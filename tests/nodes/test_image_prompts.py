@@ -121,7 +121,10 @@ def test_a_clone_and_its_origin_do_not_leak_into_each_other(model, sampled):
 def test_clones_share_branches(model):
     branch = Constant(1.0)
     assert attention_of(patched(model, branch).clone().clone()).branches[0] is branch
-    assert copy.deepcopy(attention_of(patched(model, branch))).branches[0] is branch
+    attention = attention_of(patched(model, branch))
+    deep = copy.deepcopy(attention)
+    deep.add(constant_callback, **their_kwargs(2.0))
+    assert attention.branches == (branch,) == deep.branches[:1]
 
 
 def test_the_host_moves_and_loads_what_branches_have(model):

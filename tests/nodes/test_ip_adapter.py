@@ -10,12 +10,12 @@ pytestmark = pytest.mark.usefixtures("comfyui")
 DEEP = {"transformer_depth": [1, 2], "transformer_depth_output": [1, 1, 2, 2], "transformer_depth_middle": 2}
 ORDER = ("input_blocks", "output_blocks", "middle_block")  # of diffusers, which files follow
 PICTURES = 3
-LAST = {"weight": 1.0, "blocks": "all", "combine": "average", "start_percent": 0.0, "end_percent": 1.0}
+DEFAULTS = {"weight": 1.0, "blocks": "all", "combine": "average", "start_percent": 0.0, "end_percent": 1.0}
 
 
 @pytest.fixture(params=["sd15", "sdxl"])
 def model(request):
-    """Both of deeper middles than one layer, as SDXL has; SD1.5 as it is."""
+    """SDXL with two layers in its lower blocks, as the real one has more than one."""
     return sd15() if request.param == "sd15" else sdxl(**DEEP)
 
 
@@ -46,10 +46,8 @@ class File:
 
         modules = attentions_of(model)
         widths = [module.to_q.weight.shape[0] for module in modules]
-        self.layout, self.parts = (
-            layout,
-            adapter_tensors(layout, widths, modules[0].to_k.weight.shape[1], seed, **sizes),
-        )
+        self.layout = layout
+        self.parts = adapter_tensors(layout, widths, modules[0].to_k.weight.shape[1], seed, **sizes)
         path, encoder = folder / f"{layout}-{seed}{suffix}", None
         self.encoder = style_encoder_tensors()
         if layout == "styleshot":
@@ -85,7 +83,7 @@ class File:
 
         with torch.inference_mode():
             encoder = {} if self.layout == "styleshot" else {"clip_vision": vision}
-            inputs = LAST | encoder | inputs
+            inputs = DEFAULTS | encoder | inputs
             return CleanStyleIPAdapter.execute(model=model, ip_adapter=self.adapter, image=picture, **inputs).args[0]
 
 
@@ -175,7 +173,8 @@ def test_decoupled_attention_of_every_layout(tmp_path, model, vision, layout, su
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 @pytest.mark.parametrize("separately", [False, True])
-def test_guidance_in_one_batch_in_two_or_none(tmp_path, monkeypatch, model, vision, cfg, separately):
+def test_guidance_in_one_batch_in_two_or_none(tmp_path, monkeypatch, vision, cfg, separately):
+    model = sd15()
     if separately:
         monkeypatch.setattr(type(model.model), "memory_required", lambda *args, **kwargs: 1e30)
     file = File(tmp_path, model, "plus")
@@ -284,6 +283,18 @@ def test_the_style_block_is_one_block(tmp_path, vision):
     assert set(image_prompts(patched)) == {("output", 1, 0), ("output", 1, 1)}
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_styleshot_sees_the_middle_square(comfyui, upright):
+    from sid_pack.nodes.styleshot import prepared
+
+    bands = torch.zeros(1, 300, 600, 3)
+    for band, columns in enumerate((slice(0, 140), slice(140, 460), slice(460, 600))):
+        bands[:, :, columns, band] = 0.8
+    seen = prepared(bands.transpose(1, 2) if upright else bands)
+    assert seen.shape == (1, 3, 512, 512)
+    torch.testing.assert_close(seen, torch.tensor([-1.0, 0.6, -1.0]).view(1, 3, 1, 1).expand_as(seen))
+
+
 def test_two_adapters_add_up_and_do_not_touch_the_model_below(tmp_path, model, vision):
     first, second = File(tmp_path, model, "base"), File(tmp_path, model, "plus", seed=3)
     picture, other = images(1), images(1, seed=4)
@@ -316,7 +327,8 @@ def test_another_packs_replacement_stays_below(tmp_path, vision, key):
     assert_same(sampled(file.node(base, vision, images(1))), expected, sampled(base))
 
 
-def test_weight_zero_is_off(tmp_path, model, vision):
+def test_weight_zero_is_off(tmp_path, vision):
+    model = sd15()
     patched = File(tmp_path, model, "base").node(model, vision, images(1), weight=0.0)
     torch.testing.assert_close(sampled(patched), sampled(model), rtol=0, atol=0)
 
@@ -356,7 +368,8 @@ def test_a_window_of_a_longer_batch_has_its_own_images(tmp_path, vision):
     torch.testing.assert_close(window.unflatten(0, (2, 3)), whole[:, [1, 3, 2]])
 
 
-def test_keys_and_values_are_projected_once(tmp_path, model, vision):
+def test_keys_and_values_are_projected_once(tmp_path, vision):
+    model = sd15()
     file = File(tmp_path, model, "base")
     patched = file.node(model, vision, images(1))
     calls = []

@@ -380,3 +380,77 @@ def test_a_second_gpu_gets_copies(plus, sd15):
     options["original_shape"] = (1, 4, 4, 4)
     assert branch.branch(q, q, q, q, options).device.type == "meta"
     assert sampled(clean).isfinite().all()
+
+
+def ours_instead(model, theirs):
+    """The same adapter by our own branches, but for the middle block: theirs is for a name that ComfyUI has not."""
+    import comfy.model_patcher
+
+    from sid_pack.nodes.image_prompts import put_attention, with_branch
+    from sid_pack.nodes.ip_adapter_branch import AdapterBranch, ImageTokens
+    from sid_pack.nodes.unet_layers import cross_attention_layers
+
+    kwargs = replacements(theirs)["input", 1].kwargs[0]
+    projections = kwargs["ipadapter"].ip_layers.to_kvs
+    network = nn.Module()
+    for name in ("to_k_ip", "to_v_ip"):
+        setattr(network, name, nn.ModuleList(projections[f"{2 * number + 1}_{name}"] for number in range(16)))
+    cpu = torch.device("cpu")
+    weights = comfy.model_patcher.ModelPatcher(network, load_device=cpu, offload_device=cpu)
+    tokens = ImageTokens(kwargs["cond"], kwargs["uncond"])
+    clone = model.clone()
+    put_attention(
+        clone,
+        {
+            layer.key: with_branch(None, AdapterBranch(weights, number, tokens))
+            for number, layer in enumerate(cross_attention_layers(model))
+            if layer.block[0] != "middle"
+        },
+    )
+    return clone
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_it_does_the_same_on_theirs_as_on_ours(plus, sd15, cfg):
+    """On ours it is held against the method by hand, in test_cleanstyle.py, so this holds theirs against that too."""
+    theirs = applied(plus, sd15, adapter_file(SD15_WIDTHS, 1), pictures=2)
+    ours = ours_instead(sd15, theirs)
+    close(sampled(ours, cfg=cfg), sampled(theirs, cfg=cfg))
+    changes = {"attention_strength": 3.0, "style_negative": "hard"}
+    moved = sampled(cleaned(theirs, **changes), cfg=cfg)
+    close(moved, sampled(cleaned(ours, **changes), cfg=cfg))
+    differ(moved, sampled(cleaned(theirs, style_negative="hard"), cfg=cfg))
+
+
+def test_a_third_chunk_is_conditional(plus, sd15):
+    """As guiders with two prompts have it, for which they have a case of their own."""
+    clean = cleaned(applied(plus, sd15, adapter_file(SD15_WIDTHS, 1)), attention_strength=2.0)
+    prompt, other, text = (torch.randn(2, length, 32, generator=torch.manual_seed(length)) for length in (6, 7, 5))
+    other = other[:, :6]
+    options = {"block": ("input", 1), "transformer_index": 0, "n_heads": 2, "original_shape": (2, 4, 2, 3)}
+    options |= {"sigmas": torch.tensor([10.0]), "activations_shape": (2, 32, 2, 3)}
+
+    def attention(chunks, q):
+        texts = text.repeat(len(chunks), 1, 1)
+        return replacements(clean)["input", 1](q, texts, texts, options | {"cond_or_uncond": chunks})
+
+    with torch.no_grad():
+        first, second, third = attention([0, 1, 2], torch.cat([prompt, other, prompt])).chunk(3)
+        expected = attention([0, 1], torch.cat([prompt, other])).chunk(2)
+    close(torch.cat([first, second]), torch.cat(expected))
+    close(third, first)
+
+
+def test_spectra_are_listed_where_their_weight_type_has_the_image(plus, sd15):
+    from sid_pack.nodes.cleanstyle import spectra
+
+    theirs = applied(plus, sd15, adapter_file(SD15_WIDTHS, 1), weight_type="style transfer")
+    listed = list(spectra(cleaned(theirs)))
+    # Theirs are for layers 0 to 3 and 9 to 15, of which ComfyUI runs all.
+    assert [entry.layer.number for entry in listed[::2]] == [*range(4), *range(9, 16)]
+    for entry in listed:
+        kwargs = replacements(theirs)[entry.layer.block].kwargs[0]
+        name = f"{kwargs['module_key']}_to_{entry.which}_ip"
+        with torch.no_grad():
+            expected = torch.linalg.svdvals(kwargs["ipadapter"].ip_layers.to_kvs[name](kwargs["cond"]).double())
+        torch.testing.assert_close(entry.spectrum.singular_values, expected.float(), rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ import torch
 from oracles import parity, relative_error
 from torch import Tensor
 
-from sid_pack.sid_core.cleanstyle import Spectrum, extrapolate, suppression, suppression_steps
+from sid_pack.sid_core.cleanstyle import Purifier, Spectrum, extrapolate, suppression, suppression_steps
 
 ENTRIES, TENSORS = parity("cleanstyle")
 
@@ -253,3 +253,32 @@ def test_extrapolation_keeps_the_dtype_and_is_float32_inside():
 def test_strength_zero_is_the_very_same_tensor():
     positive = randn(1, 2, 3)
     assert extrapolate(positive, randn(1, 2, 3, seed=1), strength=0.0, limit=2.5, blend=0.5) is positive
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 9), (2, 9, 4), (1, 1, 5), (2, 5, 5)], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"top_k": 0}, {"top_k": 1, "beta": 0.5}, {"relative": True}, {"beta": 0.0}], ids=str
+)
+def test_a_purifier_gives_what_purified_gives(shape, options):
+    tokens = torch.randn(shape, generator=torch.manual_seed(4)) * 8
+    spectrum = Spectrum.of(tokens.to(torch.bfloat16))
+    purify = Purifier(spectrum, **options)
+    for alpha in (0.0, 0.01, 0.2, 0.05):
+        expected = spectrum.purified(alpha=alpha, **options)
+        assert purify(alpha).dtype == expected.dtype == torch.bfloat16
+        torch.testing.assert_close(purify(alpha), expected, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(
+            Purifier(Spectrum.of(tokens), **options)(alpha), Spectrum.of(tokens).purified(alpha=alpha, **options)
+        )
+
+
+def test_a_purifier_refuses_more_than_there_are():
+    with pytest.raises(ValueError, match="k is 5"):
+        Purifier(Spectrum.of(torch.randn(1, 4, 9)), top_k=5)
+
+
+def test_joined_spectra_are_those_of_one_batch():
+    generator = torch.manual_seed(4)
+    one, other = (torch.randn(2, 4, 9, generator=generator) for _ in range(2))
+    joined = Spectrum.joined([Spectrum.of(one), Spectrum.of(other)])
+    torch.testing.assert_close(joined.purified(), Spectrum.of(torch.cat([one, other])).purified())
