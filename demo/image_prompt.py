@@ -45,6 +45,26 @@ def look(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(seen)
 
 
+@torch.inference_mode()
+def image_tokens(adapter, seen: Tensor):
+    """The pack's `ImageTokens` of pictures as they were looked at, (P, 16, SEEN): picture i of a batch follows image i.
+
+    Where there is guidance, no image stands against them, which training has as zeros.
+    """
+    from sid_pack.nodes.ip_adapter_branch import ImageTokens
+
+    projection = adapter.network.projection
+    cond = projection(seen)
+    return ImageTokens(cond, projection(torch.zeros_like(seen[:1])).expand_as(cond), each_its_own=True)
+
+
+def prompted(model, adapter, tokens, weight: float):
+    """A clone of the MODEL with the image prompt in all its layers, as CleanStyleIPAdapter makes it."""
+    from sid_pack.nodes.ip_adapter import apply_adapter, matching_layers
+
+    return apply_adapter(model, adapter, tokens, list(enumerate(matching_layers(model, adapter))), weight=weight)
+
+
 def new_adapter(model) -> nn.Module:
     """An IP-Adapter-plus of the pack's own classes for this MODEL, to be trained.
 

@@ -21,7 +21,7 @@ from drawing import Artist, Setting
 from emoji import ASSETS, load_emoji
 from features import FEATURES, image_features, load_feature_network
 from host import start_comfyui
-from image_prompt import ADAPTER
+from image_prompt import ADAPTER, image_tokens, prompted
 from leakage_protocol import Judge, Measured, Scores, StyleSpace, at_equal_style, choose_pairs, layout, score
 from PIL import Image
 from styles import NOTO, StyleGrid, as_image, load_grid
@@ -132,13 +132,7 @@ class Leakage:
         self.style_images = grid.pictures(self.pairs.styles, self.pairs.shown)
         self.shown = self.measured(self.style_images)
         self.space = StyleSpace(self.vectors_of_styles())
-        self.tokens, self.no_tokens = self.image_tokens(seen[self.pairs.styles, self.pairs.shown].float())
-
-    @torch.inference_mode()
-    def image_tokens(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, N, C) of the style images, and (1, N, C) of no image, which training has as zeros."""
-        projection = self.adapter.network.projection
-        return projection(seen), projection(torch.zeros_like(seen[:1]))
+        self.seen = seen[self.pairs.styles, self.pairs.shown].float()
 
     def drawable(self) -> Tensor:
         """Subjects that the teacher draws without an image prompt so that the judge knows them, every time."""
@@ -164,18 +158,14 @@ class Leakage:
     def patch(self, trial: Trial, picked: Tensor) -> Callable | None:
         """For `Artist.draw` of these pairs (P,): the trial's image prompt, and CleanStyle on it."""
         from sid_pack.nodes.cleanstyle import clean
-        from sid_pack.nodes.ip_adapter import apply_adapter, matching_layers
-        from sid_pack.nodes.ip_adapter_branch import ImageTokens
         from sid_pack.nodes.purify import Settings
 
         if trial.weight == 0:
             return None
 
         def patch(model, rows: slice):
-            cond = self.tokens[picked[rows]]
-            tokens = ImageTokens(cond, self.no_tokens.expand_as(cond), each_its_own=True)
-            layers = list(enumerate(matching_layers(model, self.adapter)))
-            model = apply_adapter(model, self.adapter, tokens, layers, weight=trial.weight)
+            tokens = image_tokens(self.adapter, self.seen[picked[rows]])
+            model = prompted(model, self.adapter, tokens, trial.weight)
             return model if trial.clean is None else clean(model, Settings(**trial.clean))
 
         return patch

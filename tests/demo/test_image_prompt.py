@@ -38,12 +38,11 @@ def test_regions_and_spread_of_colours_are_seen_where_they_are(protocol):
 
 def test_training_draws_with_the_very_attention_that_the_packs_nodes_apply(teacher, tmp_path):
     from comfy.ldm.modules.attention import optimized_attention
-    from image_prompt import SEEN, attentions_to, new_adapter
+    from image_prompt import SEEN, attentions_to, image_tokens, new_adapter, prompted
     from safetensors.torch import save_file
     from train_image_prompt import weights_of
 
-    from sid_pack.nodes.ip_adapter import apply_adapter, matching_layers
-    from sid_pack.nodes.ip_adapter_branch import ImageTokens
+    from sid_pack.nodes.ip_adapter import matching_layers
     from sid_pack.nodes.ip_adapter_files import load_adapter
 
     torch.manual_seed(0)
@@ -56,13 +55,11 @@ def test_training_draws_with_the_very_attention_that_the_packs_nodes_apply(teach
     seen = torch.randn(2, 16, SEEN) * scale + mean
     with torch.no_grad():
         tokens = network.projection((seen - mean) / scale)
-        drawn_tokens = adapter.network.projection(seen)
-    torch.testing.assert_close(drawn_tokens, tokens, rtol=0, atol=0.02)
+    drawn_tokens = image_tokens(adapter, seen)
+    torch.testing.assert_close(drawn_tokens.cond, tokens, rtol=0, atol=0.02)
 
     layers = matching_layers(teacher, adapter)
-    model = apply_adapter(
-        teacher, adapter, ImageTokens(drawn_tokens, drawn_tokens, each_its_own=True), list(enumerate(layers))
-    )
+    model = prompted(teacher, adapter, drawn_tokens, 1.0)
     x, t, context = torch.randn(2, 16, 8, 8), torch.tensor([100.0, 700.0]), torch.randn(2, 12, 128)
     unet = teacher.model.diffusion_model
     options = model.model_options["transformer_options"] | {"cond_or_uncond": [0], "sigmas": torch.tensor([1.0])}
@@ -98,3 +95,28 @@ def test_pictures_move_by_a_few_pixels_and_keep_their_edges():
     assert torch.equal(steps, steps[:, :1].expand_as(steps))
     assert len(steps[:, 0].unique()) > 1
     assert moved.min() == 0 and moved.max() == 63
+
+
+def test_the_shipped_image_prompt_colours_pictures_like_its_own(comfyui, protocol):
+    """darkened and tinted pictures as image prompts: the white that the model draws on without them is gone"""
+    from drawing import Artist
+    from image_prompt import ADAPTER, image_tokens, look, prompted
+    from leakage import TEACHER
+
+    from sid_pack.nodes.ip_adapter_files import load_adapter
+
+    emoji = protocol.emoji
+    subjects = emoji.training[::100]
+    shown = emoji.images[subjects.roll(1)] * torch.tensor([0.5, 0.35, 0.3])
+    adapter = load_adapter(ADAPTER)
+    tokens = image_tokens(adapter, look(protocol.network, shown))
+    artist = Artist([emoji.captions[index] for index in subjects], len(subjects))
+
+    def distance(weight: float) -> float:
+        """Mean absolute difference between the mean colours of picture and image prompt."""
+        images = artist.draw(
+            TEACHER, torch.arange(len(subjects)), 0, lambda model, rows: prompted(model, adapter, tokens, weight)
+        ).images
+        return (images.mean((1, 2)) - shown.mean((1, 2))).abs().mean().item()
+
+    assert distance(1.0) < 0.4 * distance(0.0)
