@@ -62,8 +62,13 @@ class Artist:
         return clip.encode_from_tokens(clip.tokenize(text))
 
     @torch.inference_mode()
-    def draw(self, setting: Setting, captions: Tensor, seed: int) -> Drawn:
-        """One picture for each caption index in `captions` (N,). The first noise depends on seed and N alone."""
+    def draw(
+        self, setting: Setting, captions: Tensor, seed: int, patch: Callable[[object, slice], object] | None = None
+    ) -> Drawn:
+        """One picture for each caption index in `captions` (N,). The first noise depends on seed and N alone.
+
+        patch: (MODEL, rows) -> MODEL, what is to be done to the model for the pictures of these rows.
+        """
         import comfy.samplers
 
         model, forwards = count_forwards(self.model(setting))
@@ -76,7 +81,7 @@ class Artist:
         began = time.perf_counter()
         for start in range(0, len(captions), self.batch):
             rows = slice(start, start + self.batch)
-            guider = comfy.samplers.CFGGuider(model)
+            guider = comfy.samplers.CFGGuider(patch(model, rows) if patch else model)
             # The host keeps a conditioning of as many rows as the batch as it is: each latent gets its own caption.
             guider.set_conds([[self.contexts[captions[rows]], {}]], [[self.empty_context, {}]])
             guider.set_cfg(setting.cfg)
