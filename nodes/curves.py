@@ -14,18 +14,21 @@ TOLD = (2, 98)  # percentiles that a panel is scaled to, lest one early jump fla
 
 @dataclass(frozen=True)
 class Curve:
-    """title: what is shown and how to read it. values: one for each of the iterations, which are one or more."""
+    """title: what is shown and how to read it. values: one for each of the iterations, which are one or more. from_zero:
+    whether the scale begins at 0, where it is the share that is left that counts."""
 
     title: str
     iterations: Sequence[int]
     values: Sequence[float]
+    from_zero: bool = False
 
 
+SEED_SPREAD = "seed_spread"
 TITLES = {  # by the metric's name
     "fake_loss": "fake score's loss: level is healthy",
     "student_loss": "student's loss: no measure of quality",
     "spread": "spread of a batch: falling is collapse",
-    "seed_spread": "spread across seeds of one prompt: the same",
+    SEED_SPREAD: "spread across seeds of one prompt: near 0 is collapse",
     "magnitude": "magnitude: climbing is saturation",
 }
 
@@ -38,7 +41,9 @@ def draw_metrics(rows: Iterable[Mapping[str, float]]) -> Image.Image:
             if row.get(name) is not None:
                 iterations.append(row["iteration"])
                 values.append(row[name])
-    return draw_curves([Curve(TITLES[name], *found) for name, found in series.items() if found[0]])
+    return draw_curves(
+        [Curve(TITLES[name], *found, from_zero=name == SEED_SPREAD) for name, found in series.items() if found[0]]
+    )
 
 
 def draw_curves(curves: Sequence[Curve], columns: int = 2) -> Image.Image:
@@ -58,6 +63,7 @@ def _panel(curve: Curve) -> Image.Image:
     step = max(1, len(curve.values) // POINTS)
     smooth = _running_mean(curve.values, max(1, len(curve.values) // 20))
     low, high = _range([*curve.values, *smooth])
+    low = 0.0 if curve.from_zero else low
     iterations = curve.iterations
     first, last = iterations[0], max(iterations[-1], iterations[0] + 1)
 
