@@ -14,8 +14,10 @@ TOLD = (2, 98)  # percentiles that a panel is scaled to, lest one early jump fla
 
 @dataclass(frozen=True)
 class Curve:
-    """title: what is shown and how to read it. values: one for each of the iterations, which are one or more. from_zero:
-    whether the scale begins at 0, where it is the share that is left that counts."""
+    """title: what is shown and how to read it. values: one for each of the iterations, which are one or more.
+
+    from_zero: whether the scale begins at 0, where what counts is the share that is left.
+    """
 
     title: str
     iterations: Sequence[int]
