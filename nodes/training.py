@@ -122,20 +122,24 @@ class Training:
                 with self.roles.ready():
                     result = next(results)
             except (RuntimeError, MemoryError) as error:
-                if self.run.torn or not is_out_of_memory(error):
-                    raise
-                saved = self.savings.more(self.device)
-                if saved is None:
-                    raise MemoryError(
-                        f"there is too little memory on {self.device}, even with one picture at a time: {error}. What "
-                        "was learnt is kept. Use mode lora, a smaller latent or rank, or close other programs."
-                    ) from error
-                self._notice(f"out of memory; from here on, {saved}")
+                self._use_less_memory(error)
             if result is not None:
                 yield result
             else:
                 results = None
                 release()  # here, where the exception no longer holds on to the tensors of its frames
+
+    def _use_less_memory(self, error: Exception) -> None:
+        """Answers running out of memory. Raises what is something else, or MemoryError where nothing is left to try."""
+        if self.run.torn or not is_out_of_memory(error):
+            raise error
+        saved = self.savings.more(self.device)
+        if saved is None:
+            raise MemoryError(
+                f"there is too little memory on {self.device}, even with one picture at a time: {error}. What was "
+                "learnt is kept. Use mode lora, a smaller latent or rank, or close other programs."
+            ) from error
+        self._notice(f"out of memory; from here on, {saved}")
 
     def _loop(self, show) -> None:
         results, losses = self.iterations(), []
@@ -199,24 +203,32 @@ class Training:
     def look(self, iteration: int, show) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews
         of the same prompts from the same noise each time, in 1 … N steps."""
-        steps, sampled = self.run.settings.steps, {}
-        prompts = len(self.buckets[0].prompts)
-        rows = torch.linspace(0, prompts - 1, min(PREVIEWS, prompts)).long()
-        with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
-            of_one_prompt = self._sample(torch.zeros(SEEDS).long(), steps)
-            if show is not None:
-                sampled = {f"{n} step{'s' * (n > 1)}": self._sample(rows, n) for n in shown_steps(steps)}
+        steps, prompts = self.run.settings.steps, len(self.buckets[0].prompts)
+        of_one_prompt = self._sample(torch.zeros(SEEDS).long(), steps)
         seed_spread = float(of_one_prompt.std(0, correction=0).mean())
         self.folder.metrics.append({"iteration": iteration, "seed_spread": seed_spread})
         self._warn(iteration, self.health.look(seed_spread))
         if show is not None:
-            picture = show(sampled)
+            rows = torch.linspace(0, prompts - 1, min(PREVIEWS, prompts)).long()
+            picture = show({f"{n} step{'s' * (n > 1)}": self._sample(rows, n) for n in shown_steps(steps)})
             with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
                 picture.save(temporary, "PNG")
             self.progress.show(iteration, picture)
 
     def _sample(self, rows: Tensor, steps: int) -> Tensor:
-        """Pictures of these prompts (B, C, …), no more at once than a micro-batch; call it within `roles.ready()`."""
+        """The averaged student's pictures (B, C, …) of these prompts. If memory runs out, less of it is used."""
+        sampled = None
+        while sampled is None:
+            try:
+                with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
+                    sampled = self._sample_by_micro_batches(rows, steps)
+            except (RuntimeError, MemoryError) as error:
+                self._use_less_memory(error)
+            if sampled is None:
+                release()  # here, where the exception no longer holds on to the tensors of its frames
+        return sampled
+
+    def _sample_by_micro_batches(self, rows: Tensor, steps: int) -> Tensor:
         bucket = self.buckets[0]
         times = step_times(steps, process=self.process, t_init=self.run.settings.t_init)
         draw = generator_for(self.run.settings.seed, 0)

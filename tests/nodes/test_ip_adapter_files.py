@@ -231,7 +231,9 @@ def folder(comfyui):
 
     path = Path(folder_paths.get_folder_paths("ipadapter")[0])
     path.mkdir(parents=True, exist_ok=True)
-    return path
+    yield path
+    for file in path.iterdir():  # other tests are of a ComfyUI without such files
+        file.unlink()
 
 
 def test_the_folder_is_the_one_that_other_packs_use(comfyui, monkeypatch):
