@@ -37,7 +37,7 @@ TEACHER = Setting(10, "dpmpp_2m", "karras", 3.0, name="teacher, CFG 3")
 UNGUIDED = Setting(10, "dpmpp_2m", "karras", 1.0, name="teacher, CFG 1")
 STUDENT = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student, CFG 1")
 SHEET_PAIRS = 10
-SHEET_COLOURS = 192  # a palette makes the file a third
+SHEET_COLOURS = 128  # a palette makes the file a third
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # beyond them style grows no more
 CLEANED_WEIGHTS = (0.4, 0.6, 1.0)
 SWEPT_WEIGHT = 0.6
@@ -92,6 +92,8 @@ def guided_trials() -> list[Trial]:
     sweep |= {
         f"SS-CFG soft {negative:g} alone": ss_cfg(0.0, "soft", negative_alpha=negative) for negative in (0.2, 0.05)
     }
+    relative = ss_cfg(10.0, "soft", negative_alpha=5.0, relative=True)
+    sweep |= {"CS-SVD α 10, SS-CFG soft 5, both of σ/σ₁": relative}
     sweep |= {"SS-CFG hard alone": ss_cfg(0.0, "hard"), "CS-SVD α 0.1, SS-CFG hard": ss_cfg(0.1, "hard")}
     trials = [Trial(TEACHER, weight, way, clean) for way, clean in ways.items() for weight in CLEANED_WEIGHTS]
     return trials + [Trial(TEACHER, SWEPT_WEIGHT, way, clean) for way, clean in sweep.items()]
@@ -103,6 +105,9 @@ def unguided_trials(draw: Setting, weights: tuple[float, ...]) -> list[Trial]:
     for kind in ("soft", "hard"):
         for strength in (1, 3):
             ways[f"CS-SVD α 0.01, attention-negative {kind} {strength}"] = away(0.01, kind, strength)
+    for strength in (1, 3):
+        relative = away(10.0, "soft", strength) | {"negative_alpha": 5.0, "relative": True}
+        ways[f"CS-SVD α 10, attention-negative soft 5, both of σ/σ₁, {strength}"] = relative
     return [Trial(draw, weight, way, clean) for way, clean in ways.items() for weight in weights]
 
 
@@ -217,7 +222,8 @@ def sheet_trials() -> list[Trial]:
         Trial(TEACHER, 0.6, "CS-SVD α 0.01, SS-CFG soft", ss_cfg(0.01, "soft")),
         Trial(TEACHER, 0.6, "CS-SVD α 0.01, SS-CFG hard", ss_cfg(0.01, "hard")),
         Trial(STUDENT, 0.6, "student"),
-        Trial(STUDENT, 0.6, "student, attention-negative hard 3", away(0.01, "hard", 3)),
+        Trial(STUDENT, 0.6, "student, CS-SVD α 0.1", svd(0.1)),
+        Trial(STUDENT, 0.4, "student, attention-negative hard 3", away(0.01, "hard", 3)),
     ]
 
 
@@ -225,7 +231,8 @@ def sheet(leakage: Leakage) -> Image.Image:
     """The first pair of each of some styles, drawn in every way; above them their style images."""
     columns = torch.arange(SHEET_PAIRS) * (len(leakage.pairs) // SHEET_PAIRS)
     rows = {"style image": leakage.style_images[columns]}
-    rows |= {trial.title: leakage.draw(trial, 0, columns) for trial in sheet_trials()}
+    # The sheet's font has no Greek.
+    rows |= {trial.title.replace("α", "alpha"): leakage.draw(trial, 0, columns) for trial in sheet_trials()}
     names = [
         f"{leakage.grid.captions[prompt]}, style of a {leakage.grid.captions[shown]}"
         for prompt, shown in zip(leakage.pairs.prompts[columns], leakage.pairs.shown[columns], strict=True)
