@@ -61,7 +61,7 @@ def sdxl_cleanstyle_student() -> Sheet:
     sheet.column("Style", width=340)
     styled = _image_prompt(sheet, student, ADAPTER, VISION, blocks=STYLE_BLOCK)
     sheet.column("CleanStyle", width=320)
-    cleaned = sheet.add("CleanStyle", model=styled, center=0.6, attention_strength=2.0)["model"]
+    cleaned = sheet.add("CleanStyle", model=styled, center=0.6, style_negative="hard", attention_strength=1.0)["model"]
     sheet.column("Prompt and sample", width=320)
     prompt = sheet.add("CLIPTextEncode", "Prompt", clip=clip, text=PROMPT)["CONDITIONING"]
     latent = sheet.add("SiDGenerate", model=cleaned, positive=prompt, width=1024, height=1024)["latent"]
