@@ -253,7 +253,7 @@ class CleanStyle(io.ComfyNode):
                     "normalize",
                     default=False,
                     tooltip="Divide singular values by the largest before alpha: one alpha then means the same for "
-                    "every adapter and layer. Try 0.5 to 5 for alpha then, and 12 for negative_alpha.",
+                    "every adapter and layer. Try 1 to 10 for alpha then, and 5 for negative_alpha.",
                 ),
                 io.Combo.Input(
                     "blocks",
