@@ -4,7 +4,8 @@
     python demo/leakage.py --sheet demo/leakage.png
 
 Wants the grid of styles.py, what train_image_prompt.py has seen of it, and that script's packages. Draws by the pack's
-own nodes in ComfyUI: the 10-step teacher with guidance, the teacher without, and the 4-step student.
+own nodes in ComfyUI: the 10-step teacher with guidance, the 4-step student, and the teacher without. Half an hour on
+one CPU core. leakage.md has what was found.
 """
 
 import argparse

