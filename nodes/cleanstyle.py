@@ -291,7 +291,7 @@ class CleanStyle(io.ComfyNode):
                     max=20.0,
                     step=0.1,
                     tooltip="How far the image prompt's attention is moved away from the style-negative's, 0 to 20. It "
-                    "works at CFG 1 too, where few-step models run; 1 is a beginning, with style_negative hard. 0 is off and "
+                    "works at CFG 1 too, where few-step models run; begin with 1, and style_negative hard. 0 is off and "
                     "costs nothing.",
                 ),
                 io.Float.Input(
