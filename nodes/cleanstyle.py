@@ -291,8 +291,8 @@ class CleanStyle(io.ComfyNode):
                     max=20.0,
                     step=0.1,
                     tooltip="How far the image prompt's attention is moved away from the style-negative's, 0 to 20. It "
-                    "works at CFG 1 too, where few-step models run; begin with 1, and style_negative hard. 0 is off and "
-                    "costs nothing.",
+                    "works at CFG 1 too, where few-step models run: begin with 1 and style_negative hard. 0 is off "
+                    "and costs nothing.",
                 ),
                 io.Float.Input(
                     "start_percent",
