@@ -156,7 +156,7 @@ def sdxl_cleanstyle_before_after() -> Sheet:
     sheet.column("Side by side", width=620)
     first, *others = pictures
     for other in others:
-        first = sheet.add("ImageStitch", image1=first, image2=other, spacing_width=16)["IMAGE"]
+        first = sheet.add("ImageStitch", "Side by side", image1=first, image2=other, spacing_width=16)["IMAGE"]
     sheet.add("SaveImage", images=first, filename_prefix="cleanstyle/before_after", room=240)
     return sheet
 
