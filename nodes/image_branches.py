@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+UNCONDITIONAL = 1  # in cond_or_uncond, where 0 is the prompt; guiders with more count on
 Project = Callable[[Tensor], Tensor]  # image tokens (R, N, C) to keys or values (R, N, D), by the layer's own weights
 
 

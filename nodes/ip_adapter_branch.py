@@ -9,10 +9,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .image_branches import PLAIN, Change
+from .image_branches import PLAIN, UNCONDITIONAL, Change
 from .image_prompts import attend
-
-UNCONDITIONAL = 1  # in cond_or_uncond, where 0 is the prompt; guiders with more count on
 
 
 @dataclass(frozen=True)

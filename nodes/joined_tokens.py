@@ -11,11 +11,11 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..sid_core.cleanstyle import Spectrum
+from .image_branches import UNCONDITIONAL
 from .image_prompts import sigma_of
 from .purify import OFF, Settings
 
 KEY = "cleanstyle.joined_tokens"
-UNCONDITIONAL = 1  # in the host's cond_or_uncond
 PICTURES = 8  # whose spectra are kept
 POST_INPUT = "post_input"  # the host's patches between a DiT's embedders and its blocks
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ..sid_core.cleanstyle import Purifier, Spectrum, extrapolate, suppression
-from .image_branches import PLAIN, Branch, Change, Project
+from .image_branches import PLAIN, UNCONDITIONAL, Branch, Change, Project
 from .image_prompts import sigma_of
-from .ip_adapter_branch import UNCONDITIONAL
 
 OFF, SOFT, HARD = "off", "soft", "hard"
 Place = tuple[torch.device, torch.dtype]
