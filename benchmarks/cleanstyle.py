@@ -164,9 +164,9 @@ def with_image_prompt(model, blocks: str, width: int, tokens: int):
     import comfy.model_patcher
     import comfy.ops
 
-    from sid_pack.nodes.image_prompts import put_attention, with_branch
-    from sid_pack.nodes.ip_adapter_branch import AdapterBranch, ImageTokens
-    from sid_pack.nodes.unet_layers import ALL, STYLE, chosen_layers, cross_attention_layers
+    from sid_pack.nodes.host.unet_layers import ALL, STYLE, chosen_layers, cross_attention_layers
+    from sid_pack.nodes.image_prompts.attention import put_attention, with_branch
+    from sid_pack.nodes.image_prompts.ip_adapter_branch import AdapterBranch, ImageTokens
 
     layers = chosen_layers(cross_attention_layers(model), ALL if blocks == "all" else STYLE)
     network = torch.nn.Module()
@@ -190,8 +190,8 @@ def with_image_prompt(model, blocks: str, width: int, tokens: int):
 
 def clean(subject: Subject):
     """The MODEL after CleanStyle as it comes, in all blocks that have the image prompt."""
-    from sid_pack.nodes.cleanstyle import clean as cleaned
-    from sid_pack.nodes.purify import Settings
+    from sid_pack.nodes.cleanstyle.model import clean as cleaned
+    from sid_pack.nodes.cleanstyle.purify import Settings
 
     return cleaned(subject.model, Settings())
 
@@ -292,7 +292,7 @@ def layer_alone(tokens: int, width: int, repetitions: int = 50) -> str:
     """A line of the second table: one layer's keys and values, both halves, at another α_t each time."""
     import comfy.model_management
 
-    from sid_pack.nodes.purify import Purify, References, Settings, Together
+    from sid_pack.nodes.cleanstyle.purify import Purify, References, Settings, Together
 
     device = comfy.model_management.get_torch_device()
     image = torch.randn(1, tokens, width, device=device)

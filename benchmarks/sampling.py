@@ -59,7 +59,7 @@ def load_subject(name: str, batch: int, steps: int) -> Subject:
     """Everything that is not to be timed, done once."""
     from comfy_extras.nodes_custom_sampler import SamplerCustom
 
-    from sid_pack.nodes.demo import SiDDemoModel
+    from sid_pack.nodes.demo.node import SiDDemoModel
 
     if name == "sd15":
         model, positive = sd15(), sd15_conditioning()
@@ -76,7 +76,7 @@ def ways_to_sample(subject: Subject) -> dict[str, Callable[[], None]]:
     """By name, each a whole run; the nodes' also draw their noise, build their schedule and ready the model."""
     import comfy.samplers
 
-    from sid_pack.nodes.sampling import AUTO, SiDGenerate, SiDSampler, SiDScheduler
+    from sid_pack.nodes.sampling.few_step import AUTO, SiDGenerate, SiDSampler, SiDScheduler
 
     def generate() -> None:
         batch = len(subject.latent["samples"])

@@ -104,7 +104,7 @@ class Measured:
 
 def plain(subject: Subject, guidance, batch: int) -> Contender:
     """The plain implementation, whose teacher is the loaded model itself."""
-    from sid_pack.nodes import adapt
+    from sid_pack.nodes.host import adapt
 
     process = adapt.process_of(subject.model)
     settings = PlainSettings(
@@ -140,13 +140,13 @@ def plain(subject: Subject, guidance, batch: int) -> Contender:
 
 def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) -> Contender:
     """What SiDDistill does in its modes."""
-    from sid_pack.nodes import adapt
-    from sid_pack.nodes.guiders import SiDGuider
-    from sid_pack.nodes.memory import Savings
-    from sid_pack.nodes.roles import LoRAOptions, full_roles, lora_roles
-    from sid_pack.sid_core.data import PromptSet
-    from sid_pack.sid_core.run import Run
-    from sid_pack.sid_core.settings import Settings
+    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.sampling.guiders import SiDGuider
+    from sid_pack.nodes.training.memory import Savings
+    from sid_pack.nodes.training.roles import LoRAOptions, full_roles, lora_roles
+    from sid_pack.sid_core.data.conditioning import PromptSet
+    from sid_pack.sid_core.training.run import Run
+    from sid_pack.sid_core.training.settings import Settings
 
     model, process = subject.model, adapt.process_of(subject.model)
     guider = SiDGuider(model, guidance, None, 0.0)
@@ -183,7 +183,7 @@ def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) ->
 
 def of_run(run, roles, prompts, process, subject: Subject, once: float) -> Contender:
     """Iterations of `distill`, for any mode."""
-    from sid_pack.sid_core.distill import Bucket, Predictors, distill
+    from sid_pack.sid_core.training.distill import Bucket, Predictors, distill
 
     predictors = roles.predict
     timing: list[Parts] = []
@@ -232,7 +232,7 @@ def load_subject(name: str, side: int, prompts: int) -> Subject:
     import comfy.model_management as host
 
     if name == "demo":
-        from sid_pack.nodes.demo import SiDDemoModel
+        from sid_pack.nodes.demo.node import SiDDemoModel
 
         model, clip, _ = SiDDemoModel.execute("teacher").result
     else:
@@ -277,7 +277,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Measured:
         importlib.import_module(module)
     import comfy.utils
 
-    from sid_pack.sid_core.guidance import Guidance
+    from sid_pack.sid_core.method.guidance import Guidance
 
     comfy.utils.PROGRESS_BAR_ENABLED = False
     way, strategy = name.split(", ")

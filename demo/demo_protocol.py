@@ -24,7 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 load_pack()
-from sid_pack.sid_core import metrics  # noqa: E402  the pack has this name only once it is loaded
+from sid_pack.sid_core.evaluation import metrics  # noqa: E402  the pack has this name only once it is loaded
 
 SEEDS = 5
 PCA_DIMS = 64

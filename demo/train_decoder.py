@@ -25,9 +25,10 @@ GUIDANCE = 2.0
 @torch.inference_mode()
 def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
     """The latents (len(TIMES), N, C, H, W), noised to TIMES and denoised by the guided teacher in STEPS."""
-    from sid_pack.nodes import adapt, demo_model
-    from sid_pack.sid_core.guidance import guided
-    from sid_pack.sid_core.sampling import few_step, step_times
+    from sid_pack.nodes.demo import model as demo_model
+    from sid_pack.nodes.host import adapt
+    from sid_pack.sid_core.method.guidance import guided
+    from sid_pack.sid_core.method.sampling import few_step, step_times
 
     teacher, clip, _ = demo_model.load_demo()
     contexts = torch.cat([clip.encode_from_tokens(clip.tokenize(caption)) for caption in captions])
@@ -81,8 +82,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=5000)
     args = parser.parse_args()
     start_comfyui()
-    from sid_pack.nodes import demo_model
-    from sid_pack.sid_core.checkpoint import write_tensors
+    from sid_pack.nodes.demo import model as demo_model
+    from sid_pack.sid_core.files.checkpoint import write_tensors
 
     emoji = load_emoji()
     captions = [emoji.captions[index] for index in emoji.training]

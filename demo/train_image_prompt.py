@@ -65,10 +65,10 @@ def main() -> None:
     start_comfyui()
     from comfy.ldm.modules.attention import optimized_attention
 
-    from sid_pack.nodes import demo_model
-    from sid_pack.nodes.unet_layers import cross_attention_layers
-    from sid_pack.sid_core.checkpoint import write_tensors
-    from sid_pack.sid_core.process import VP
+    from sid_pack.nodes.demo import model as demo_model
+    from sid_pack.nodes.host.unet_layers import cross_attention_layers
+    from sid_pack.sid_core.files.checkpoint import write_tensors
+    from sid_pack.sid_core.method.process import VP
 
     grid = load_grid()
     seen = seen_pictures(grid)

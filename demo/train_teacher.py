@@ -74,9 +74,9 @@ def main() -> None:
     start_comfyui()
     import comfy.model_management as host
 
-    from sid_pack.nodes import demo_model
-    from sid_pack.sid_core.checkpoint import write_tensors
-    from sid_pack.sid_core.process import VP
+    from sid_pack.nodes.demo import model as demo_model
+    from sid_pack.sid_core.files.checkpoint import write_tensors
+    from sid_pack.sid_core.method.process import VP
 
     device = host.get_torch_device()
     emoji = load_emoji()

@@ -2,19 +2,14 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    cleanstyle,
-    cleanstyle_conditioning,
-    cleanstyle_spectrum,
-    demo,
-    distill,
-    guiders,
-    ip_adapter,
-    options,
-    prompts,
-    sampling,
-    students,
-)
+from .cleanstyle import conditioning as cleanstyle_conditioning
+from .cleanstyle import model as cleanstyle
+from .cleanstyle import spectrum as cleanstyle_spectrum
+from .demo import node as demo
+from .image_prompts import ip_adapter
+from .sampling import few_step as sampling
+from .sampling import guiders, students
+from .training import distill, options, prompts
 
 
 class SiDExtension(ComfyExtension):

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sid_pack.sid_core.data import Cond, PromptSet
-from sid_pack.sid_core.distill import Bucket, Predictors
-from sid_pack.sid_core.guidance import guided
-from sid_pack.sid_core.process import Process
-from sid_pack.sid_core.run import Run
-from sid_pack.sid_core.settings import Settings
+from sid_pack.sid_core.data.conditioning import Cond, PromptSet
+from sid_pack.sid_core.method.guidance import guided
+from sid_pack.sid_core.method.process import Process
+from sid_pack.sid_core.training.distill import Bucket, Predictors
+from sid_pack.sid_core.training.run import Run
+from sid_pack.sid_core.training.settings import Settings
 
 PARITY = Path(__file__).parent / "data" / "parity"
 
@@ -117,7 +117,7 @@ class ToyDistillation:
 
     def iterations(self):
         """The generator that trains the run."""
-        from sid_pack.sid_core.distill import distill
+        from sid_pack.sid_core.training.distill import distill
 
         return distill(self.run, self.predict, self.buckets, self.process, torch.device("cpu"))
 

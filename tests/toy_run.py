@@ -8,10 +8,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import conftest  # noqa: F401  makes the pack importable as sid_pack
 from oracles import ToyDistillation, small
 
-from sid_pack.sid_core.guidance import Guidance
-from sid_pack.sid_core.process import VP
-from sid_pack.sid_core.run_folder import Resumed, RunFolder
-from sid_pack.sid_core.settings import Settings
+from sid_pack.sid_core.files.run_folder import Resumed, RunFolder
+from sid_pack.sid_core.method.guidance import Guidance
+from sid_pack.sid_core.method.process import VP
+from sid_pack.sid_core.training.settings import Settings
 
 SETTINGS = small(Settings(Guidance.lsg(2.0), steps=3, ema_half_life_images=100))
 IDENTITY = {"base": "toy-4-abc", "prompts": "3"}

@@ -8,9 +8,9 @@ import torch
 from oracles import ToyNetwork, relative_error
 from torch import Tensor, nn
 
-from sid_pack.sid_core.guidance import Guidance, guided
-from sid_pack.sid_core.losses import fake_score_loss, student_loss
-from sid_pack.sid_core.process import VP
+from sid_pack.sid_core.method.guidance import Guidance, guided
+from sid_pack.sid_core.method.losses import fake_score_loss, student_loss
+from sid_pack.sid_core.method.process import VP
 
 PLAIN_SID = Path(__file__).parents[2] / "benchmarks" / "plain_sid.py"
 GUIDANCE = {"lsg": Guidance.lsg(1.5), "zero_cfg": Guidance.zero_cfg()}

@@ -48,7 +48,7 @@ def test_a_student_is_drawn_over_the_times_it_was_trained_on(comfyui):
     """sigma at t = 625, 468, 312, 156 of Stable Diffusion's betas"""
     from drawing import Setting, sigmas_of
 
-    from sid_pack.nodes.demo_model import load_demo
+    from sid_pack.nodes.demo.model import load_demo
 
     sigmas = sigmas_of(load_demo()[0], Setting(4))
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2

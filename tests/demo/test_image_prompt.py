@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def teacher(comfyui):
-    from sid_pack.nodes.demo_model import load_demo
+    from sid_pack.nodes.demo.model import load_demo
 
     return load_demo()[0]
 
@@ -42,8 +42,8 @@ def test_training_draws_with_the_very_attention_that_the_packs_nodes_apply(teach
     from safetensors.torch import save_file
     from train_image_prompt import weights_of
 
-    from sid_pack.nodes.ip_adapter import matching_layers
-    from sid_pack.nodes.ip_adapter_files import load_adapter
+    from sid_pack.nodes.image_prompts.ip_adapter import matching_layers
+    from sid_pack.nodes.image_prompts.ip_adapter_files import load_adapter
 
     torch.manual_seed(0)
     network = new_adapter(teacher)
@@ -103,7 +103,7 @@ def test_the_shipped_image_prompt_colours_pictures_like_its_own(comfyui, protoco
     from image_prompt import ADAPTER, image_tokens, look, prompted
     from leakage import TEACHER
 
-    from sid_pack.nodes.ip_adapter_files import load_adapter
+    from sid_pack.nodes.image_prompts.ip_adapter_files import load_adapter
 
     emoji = protocol.emoji
     subjects = emoji.training[::100]

@@ -103,7 +103,7 @@ def test_a_score_is_the_mean_over_its_runs_and_keeps_training_and_held_out_apart
 
 def test_the_map_that_judges_a_caption_has_not_seen_its_picture(protocol):
     """Spoil the real pictures of one fold: the maps of the others change, its own does not."""
-    from sid_pack.sid_core import metrics
+    from sid_pack.sid_core.evaluation import metrics
 
     fold = protocol.fold == 2
     spoilt = protocol.real_features.clone()

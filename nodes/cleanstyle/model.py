@@ -1,0 +1,358 @@
+"""CleanStyle on a MODEL: whatever image prompts it has go on without their content."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...sid_core.method.cleanstyle import Spectrum
+from ..host import adapt
+from ..host.unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
+from ..image_prompts.attention import (
+    Attention,
+    ImagePromptAttention,
+    Key,
+    attn2_replacements,
+    image_prompts,
+    put_attention,
+)
+from ..image_prompts.branches import Branch, Project
+from .joined_tokens import purify_style_references, style_references
+from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings, Together
+
+
+def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: str = "") -> ModelPatcher:
+    """A clone of a MODEL whose image prompts are purified in the blocks that were chosen. CleanStyle on it before is
+    replaced there, so that what counts is the last one.
+
+    blocks, listed: see `chosen_layers`. Raises ValueError where there is no image prompt, none in these blocks, or
+    where settings don't fit it.
+    """
+    _check(settings)
+    if style_references(model):  # of a DiT, which has no cross-attention
+        clone = model.clone()
+        purify_style_references(clone, settings, adapt.progress_by_sigma(model))
+        return clone
+    prompts = _purifiable(model)
+    if not prompts:
+        raise ValueError(_nothing_to_purify(model))
+    layers = cross_attention_layers(model)
+    chosen = {key for layer in chosen_layers(layers, blocks, listed) for key in _keys(layer) if key in prompts}
+    if not chosen:
+        there_are = dict.fromkeys(layer.name for layer in layers if any(key in prompts for key in _keys(layer)))
+        raise ValueError(
+            f"this MODEL's image prompts are in {', '.join(there_are)}, and none of these is in the blocks that are "
+            f"chosen here. Set blocks to '{ALL}', or give the image prompt other blocks (or weight type)."
+        )
+    _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
+    progress_at, together = adapt.progress_by_sigma(model), Together()
+    clone = model.clone()
+    put_attention(
+        clone,
+        {
+            key: ImagePromptAttention(
+                base,
+                [
+                    PurifiedBranch(branch, settings, progress_at, together) if _image_tokens(branch) else branch
+                    for branch in branches
+                ],
+            )
+            for key, (base, branches) in prompts.items()
+            if key in chosen
+        },
+    )
+    return clone
+
+
+def _purifiable(model: ModelPatcher) -> dict[Key, tuple[Attention, tuple[Branch, ...]]]:
+    """The image prompts of a MODEL as they were before CleanStyle, where there is one that can be purified."""
+    found = {
+        key: (base, tuple(branch.branch if isinstance(branch, PurifiedBranch) else branch for branch in branches))
+        for key, (base, branches) in image_prompts(model).items()
+    }
+    return {key: parts for key, parts in found.items() if any(_image_tokens(branch) for branch in parts[1])}
+
+
+def _image_tokens(branch: Branch) -> tuple[Tensor, ...]:
+    """The conditional image tokens of a branch, and none where its keys and values can't be changed."""
+    return getattr(branch, "image_tokens", ())
+
+
+def _keys(layer: Layer) -> tuple[Key, Key]:
+    """Where ComfyUI looks for a replacement of this layer, in its order."""
+    return (*layer.block, layer.depth), layer.block
+
+
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """What CleanStyle does in one layer to the keys ("k") or values ("v") of one image prompt.
+
+    image_prompt: which of those that the layer has, from 0. spectrum: of all its references, (R, N, D).
+    """
+
+    layer: Layer
+    image_prompt: int
+    which: str
+    spectrum: Spectrum
+    settings: Settings
+
+
+def spectra(model: ModelPatcher, pictures: int = 1) -> Iterator[LayerSpectrum]:
+    """All spectra of a MODEL with CleanStyle, in the order its layers run in; nothing for a MODEL without it.
+
+    pictures: of a batch, where each has its own reference. Layers that an image prompt leaves out are left out.
+    """
+    there = attn2_replacements(model)
+    for layer in sorted(cross_attention_layers(model), key=lambda layer: (layer.number, layer.depth)):
+        attention = next((there[key] for key in _keys(layer) if key in there), None)
+        for number, branch in enumerate(getattr(attention, "branches", ())):
+            if not isinstance(branch, PurifiedBranch):
+                continue
+            for which, spectrum in _spectra_of(branch.branch, layer, pictures, adapt.compute_dtype(model)).items():
+                yield LayerSpectrum(layer, number, which, spectrum, branch.settings)
+
+
+class _AskedForAll(Exception):  # noqa: N818  it is no error, but ends a call whose result is of no use
+    pass
+
+
+class _Ask:
+    """A Change that notes what a branch projects in a layer, as only the branch knows that."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, tuple[Project, Tensor]] = {}
+
+    def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
+        self.asked[which] = (project, tokens)
+        if len(self.asked) == 2:
+            raise _AskedForAll
+        return project(tokens)
+
+    def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
+        return project(tokens)
+
+
+@torch.no_grad()
+def _spectra_of(branch: Branch, layer: Layer, pictures: int, dtype: torch.dtype) -> dict[str, Spectrum]:
+    """By "k" and "v"; of nothing where the branch leaves this layer out, or has zeros for it."""
+    ask = _Ask()
+    anything = torch.zeros(pictures, 1, layer.width, device=_image_tokens(branch)[0].device, dtype=dtype)
+    options = {
+        "cond_or_uncond": [0],
+        "block": layer.block,
+        "block_index": layer.depth,
+        "transformer_index": layer.number,
+        "original_shape": (pictures, 4, 1, 1),
+        "activations_shape": (pictures, layer.width, 1, 1),
+        "n_heads": 1,
+    }
+    with suppress(_AskedForAll):
+        branch(anything, anything, anything, anything, options, ask)
+    return {which: Spectrum.of(project(tokens)) for which, (project, tokens) in ask.asked.items() if tokens.any()}
+
+
+def _nothing_to_purify(model: ModelPatcher) -> str:
+    message = (
+        "this MODEL has no image prompt that CleanStyle can purify. Connect one before this node: CleanStyleIPAdapter, "
+        "or a node of IPAdapter_plus such as IPAdapterAdvanced, and its MODEL to this one. "
+    )
+    if others := {type(patch).__name__ for patch in attn2_replacements(model).values()}:
+        return message + (
+            f"Its cross-attention is replaced by {', '.join(sorted(others))}, which is of another kind; if that is an "
+            "IPAdapter pack, update it."
+        )
+    if not cross_attention_layers(model):
+        return message + (
+            "It has no cross-attention of that kind: on Flux, use USOStyleReference before this node, or "
+            "CleanStyleConditioning for Redux."
+        )
+    return message + "Nodes that load a MODEL again, after the image prompt, lose it."
+
+
+def _check(settings: Settings) -> None:
+    if settings.start >= settings.end:
+        raise ValueError(
+            f"start_percent is {settings.start:g} and end_percent is {settings.end:g}; expected a start before the "
+            "end, such as 0 and 1 for the whole run"
+        )
+    if settings.style_negative not in (OFF, SOFT, HARD):
+        raise ValueError(f"style_negative is '{settings.style_negative}'; expected '{OFF}', '{SOFT}' or '{HARD}'")
+
+
+def _check_tokens(settings: Settings, branches: list[Branch]) -> None:
+    # Layers share their tokens.
+    for tokens in {id(tokens): tokens for branch in branches for tokens in _image_tokens(branch)}.values():
+        if settings.top_k > tokens.shape[1]:
+            raise ValueError(
+                f"top_k is {settings.top_k}, but an image prompt on this MODEL has {tokens.shape[1]} tokens, and so as "
+                f"many singular values; expected 0 to {tokens.shape[1]}, where {tokens.shape[1]} purifies nothing. "
+                "1 is usual."
+            )
+        if not tokens.isfinite().all():
+            raise ValueError(
+                "an image prompt on this MODEL has NaN or infinite numbers in it. Look for a damaged adapter or CLIP "
+                "vision file, or an empty picture; or run the image encoder in float32."
+            )
+
+
+class CleanStyle(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CleanStyle",
+            display_name="CleanStyle",
+            category="CleanStyle",
+            description="Takes the content out of the image prompts that are on a MODEL already, so that their style "
+            "stays and their subject does not come along. After CleanStyleIPAdapter or IPAdapter_plus's nodes, before "
+            "the sampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="With an image prompt: from CleanStyleIPAdapter or IPAdapter_plus."),
+                io.Int.Input(
+                    "top_k",
+                    default=1,
+                    min=0,
+                    max=257,
+                    tooltip="Singular values that are kept as they are, 0 to the number of image tokens (4 to 257). "
+                    "1 is the authors'; raise it if style is lost.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=0.01,
+                    min=0.0,
+                    max=100.0,
+                    step=0.005,
+                    round=0.0001,
+                    tooltip="How strongly the others are suppressed, 0 to 100: by e^(-α σ). 0.01 is the authors'; "
+                    "raise it if the subject still comes along, lower it if style is lost. 0 is off.",
+                ),
+                io.Float.Input(
+                    "gamma",
+                    default=20.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    tooltip="How suddenly suppression ends, 0 to 1000. 20 is the authors'; 0 is half of alpha at all "
+                    "times.",
+                ),
+                io.Float.Input(
+                    "center",
+                    default=0.3,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When suppression ends, 0 to 1 of the way from noise to image. The authors' is 0.3, and "
+                    "0.35 for StyleShot.",
+                ),
+                io.Float.Input(
+                    "beta",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Factor on the singular values after the first top_k, at all times, 0 to 10. 1 is the "
+                    "authors'; below 1 weakens them in every step.",
+                ),
+                io.Boolean.Input(
+                    "normalize",
+                    default=False,
+                    tooltip="Divide singular values by the largest before alpha: one alpha then means the same for "
+                    "every adapter and layer. Try 1 to 10 for alpha then, and 5 for negative_alpha.",
+                ),
+                io.Combo.Input(
+                    "blocks",
+                    options=BLOCKS,
+                    default=ALL,
+                    tooltip="Where to purify: in all blocks that have an image prompt, in InstantStyle's block for "
+                    "style, in its blocks for style and composition, or in those that block_list names.",
+                ),
+                io.String.Input(
+                    "block_list",
+                    default="",
+                    tooltip="For 'list': 'output 1' (ComfyUI's name), 'up_blocks.0.attentions.1' (diffusers') or 6 "
+                    "(IPAdapter_plus's number), several separated by commas.",
+                ),
+                io.Combo.Input(
+                    "style_negative",
+                    options=[OFF, SOFT, HARD],
+                    default=SOFT,
+                    tooltip="SS-CFG: the unconditional half sees the reference's content, so CFG leads away from it. "
+                    "soft: as in the authors' code; hard: as in their paper. It does nothing at CFG 1.",
+                ),
+                io.Float.Input(
+                    "negative_alpha",
+                    default=0.2,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="How strongly large singular values are taken out of the soft style-negative, 0 to 100. "
+                    "The authors' is 0.2, and 0.1 for StyleShot.",
+                ),
+                io.Float.Input(
+                    "attention_strength",
+                    default=0.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How far the image prompt's attention is moved away from the style-negative's, 0 to 20. It "
+                    "works at CFG 1 too, where few-step models run: begin with 1 and style_negative hard. 0 is off "
+                    "and costs nothing.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="From where on CleanStyle acts, 0 (noise) to 1 (image).",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Until where it acts, 0 (noise) to 1 (image), after start_percent.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        top_k,
+        alpha,
+        gamma,
+        center,
+        beta,
+        normalize,
+        blocks,
+        block_list,
+        style_negative,
+        negative_alpha,
+        attention_strength,
+        start_percent,
+        end_percent,
+    ):
+        settings = Settings(
+            top_k=top_k,
+            alpha=alpha,
+            gamma=gamma,
+            center=center,
+            beta=beta,
+            relative=normalize,
+            style_negative=style_negative,
+            negative_alpha=negative_alpha,
+            attention_strength=attention_strength,
+            start=start_percent,
+            end=end_percent,
+        )
+        return io.NodeOutput(clean(model, settings, blocks, block_list))
+
+
+NODES = [CleanStyle]

@@ -1,0 +1,47 @@
+"""The demo model as a node."""
+
+from comfy_api.latest import io
+
+from . import model as demo_model
+
+WEIGHTS = {
+    "teacher": None,
+    "student, 4 steps": "student_4_steps.safetensors",
+    "student, 1 step": "student_1_step.safetensors",
+}
+
+
+class SiDDemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDDemoModel",
+            display_name="SiD Demo Model (text to emoji)",
+            category="SiD/demo",
+            description="A small text-to-emoji diffusion model that comes with this pack and runs on any CPU: to try "
+            "sampling, distillation and CleanStyle without a download. Pictures are 64x64; prompts are emoji names, "
+            "such as 'grinning face with smiling eyes'.",
+            inputs=[
+                io.Combo.Input(
+                    "weights",
+                    options=list(WEIGHTS),
+                    default="teacher",
+                    tooltip="teacher: an ordinary diffusion model, for KSampler with 20 to 50 steps at CFG 2.5 to 4, "
+                    "and for distilling. student: distilled from it, for SiDGenerate or SiDSampler at CFG 1.",
+                )
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                io.Vae.Output(display_name="vae"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, weights):
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights is {weights!r}; expected one of {', '.join(WEIGHTS)}")
+        return io.NodeOutput(*demo_model.load_demo(WEIGHTS[weights]))
+
+
+NODES = [SiDDemoModel]

@@ -1,0 +1,87 @@
+"""Digests of what a result depends on: of a model's weights and patches, and of all that decides an encoding."""
+
+import hashlib
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...sid_core.data.encodings import FORMAT
+from ...sid_core.data.prompts import PromptFile
+
+SAMPLES = 64
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def encoding_digest(clip, model: ModelPatcher, latent: Tensor, prompts: PromptFile) -> str:
+    """Of all that decides how `adapt.conditioning_tensors` of these prompts come out, but the prompts' own texts."""
+    digest = hashlib.sha256(FORMAT.encode())
+    options = (clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, type(clip.tokenizer).__qualname__)
+    _add(digest, options)
+    _add_model(digest, clip.patcher, clip.cond_stage_model)
+    base = model.model
+    _add(digest, (type(base).__qualname__, type(base.model_config).__qualname__, str(base.get_dtype())))
+    _add(digest, tuple(latent.shape[1:]))
+    if hasattr(base.diffusion_model, "preprocess_text_embeds"):
+        # In a few models a part of the diffusion model works on the text encoder's output first.
+        _add_model(digest, model, base)
+    if prompts.mentions("embedding:"):
+        _add(digest, _embedding_files())
+    return digest.hexdigest()[:32]
+
+
+def weights_digest(model: ModelPatcher) -> str:
+    """Of a MODEL's weights and patches, however much of it is loaded: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    _add_model(digest, model, model.model)
+    return digest.hexdigest()[:16]
+
+
+def _add_model(digest, patcher: ModelPatcher, module: nn.Module) -> None:
+    """Its weights without patches, and the patches. While it is loaded, the host keeps the former aside, as backups."""
+    digest.update(type(module).__qualname__.encode())
+    for name, values in [*module.named_parameters(), *module.named_buffers()]:
+        original = patcher.backup.get(name)
+        _add(digest, (name, values if original is None else original.weight))
+    _add(digest, patcher.patches)
+
+
+def _add(digest, value: object) -> None:
+    if isinstance(value, Tensor):
+        _add_tensor(digest, value)
+    elif isinstance(value, dict):
+        _add(digest, sorted(value.items(), key=lambda item: str(item[0])))
+    elif isinstance(value, list | tuple):
+        digest.update(f"{len(value)} values".encode())
+        for part in value:
+            _add(digest, part)
+    elif value is None or isinstance(value, str | int | float):
+        digest.update(f"{value!r} ".encode())
+    else:
+        # Such as the host's LoRA adapters, whose numbers are in `weights`.
+        digest.update(type(value).__qualname__.encode())
+        _add(digest, getattr(value, "weights", None))
+
+
+def _add_tensor(digest, values: Tensor) -> None:
+    """Kind, shape, some of its values, and the sum of all of its bits as integers, which one changed value changes.
+
+    The sum is exact, so it is the same on any device, and takes a second for some gigabytes.
+    """
+    values = values.detach().as_subclass(Tensor)
+    digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
+    if values.is_meta or not values.numel():
+        return
+    bits = values.flatten()
+    bits = bits.view(INTEGERS[bits.element_size()])
+    digest.update(f"{bits.sum(dtype=torch.int64).item()} ".encode())
+    digest.update(bits[:: max(1, len(bits) // SAMPLES)].cpu().numpy().tobytes())
+
+
+def _embedding_files() -> list[tuple[str, int, int]]:
+    """The files that embedding:name in a prompt may stand for: name, bytes, time of change."""
+    names = sorted(folder_paths.get_filename_list("embeddings"))
+    states = [Path(folder_paths.get_full_path_or_raise("embeddings", name)).stat() for name in names]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in zip(names, states, strict=True)]

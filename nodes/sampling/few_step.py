@@ -1,0 +1,187 @@
+"""Few-step sampling: the sigmas, the sampler, and both with their guider in one node."""
+
+import logging
+
+import comfy.k_diffusion.sampling
+import comfy.sample
+import comfy.samplers
+import latent_preview
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...sid_core.method.sampling import NOISE_MODES, few_step
+from ..host import adapt
+
+log = logging.getLogger(__name__)
+AUTO = "as trained"
+
+
+def sample_few_step(
+    model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, noise_mode: str = AUTO
+) -> Tensor:
+    """The method's sampler in the host's form (k-diffusion): x is noised already, model(x, sigma) is clean."""
+    extra_args = extra_args or {}
+    guider = model.inner_model
+    process = adapt.sampler_process(guider.inner_model.model_sampling)
+    if noise_mode == AUTO:
+        info = adapt.student_info(guider.model_patcher)
+        noise_mode = info.noise_mode if info else "fresh"
+    draw = comfy.k_diffusion.sampling.default_noise_sampler(x, seed=extra_args.get("seed"))
+    step = iter(range(len(sigmas)))
+
+    def predict(x_t: Tensor, sigma: Tensor) -> Tensor:
+        clean = model(x_t, sigma, **extra_args)
+        if callback is not None:
+            callback({"x": x_t, "i": next(step), "sigma": sigma[0], "sigma_hat": sigma[0], "denoised": clean})
+        return clean
+
+    return few_step(
+        predict,
+        model.noise,
+        sigmas[:-1],
+        process,
+        mode=noise_mode,
+        next_noise=lambda: draw(None, None),
+        x_start=x,
+        t_end=sigmas[-1] if sigmas[-1] > 0 else None,
+    )
+
+
+def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
+    """SIGMAS for the asked steps and t_init, where 0 is what the student says. Warns where they contradict it.
+
+    Raises ValueError where steps is 0 and the MODEL is no student.
+    """
+    info = adapt.student_info(model)
+    if steps == 0 and info is None:
+        raise ValueError(
+            "steps is 0, which means 'as the student was trained', but this MODEL is not a SiD student. Give a number "
+            "of steps (1 or more), or connect SiDLoadStudent, SiDDistill or a student of SiDDemoModel."
+        )
+    if info is not None:
+        for name, asked, trained in (("steps", steps, info.steps), ("t_init", t_init, info.t_init)):
+            if asked not in (0, trained):
+                log.warning(
+                    "SiD: %s is %g, but this student was trained for %g; it may look worse", name, asked, trained
+                )
+        steps, t_init = steps or info.steps, t_init or info.t_init
+    return adapt.sigmas_for(model, steps, t_init or None)
+
+
+def _schedule_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=1000,
+            tooltip="Number of steps, 1 to 1000. 0: as many as the student was trained for.",
+        ),
+        io.Float.Input(
+            "t_init",
+            default=0.0,
+            min=0.0,
+            max=999.0,
+            step=1.0,
+            tooltip="Training time of the first step: 1 to 999 for SD models (625 is usual), up to 1.0 for flow "
+            "models. 0: as the student was trained, or 625 / 1.0.",
+        ),
+    ]
+
+
+def _noise_mode_input() -> io.Input:
+    return io.Combo.Input(
+        "noise_mode",
+        options=[AUTO, *NOISE_MODES],
+        default=AUTO,
+        tooltip="Noise of the steps after the first. fresh: new noise each step, as students are trained. ddim: the "
+        "noise the last prediction implies. fixed: the first noise again. 'as trained' asks the student.",
+    )
+
+
+class SiDScheduler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDScheduler",
+            display_name="SiD Scheduler",
+            category="SiD/sampling",
+            description="The sigmas a SiD student was trained on. For SamplerCustom(Advanced), with SiDSampler or lcm.",
+            inputs=[
+                io.Model.Input("model", tooltip="The student, or any SD- or flow-type model."),
+                *_schedule_inputs(),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps, t_init):
+        return io.NodeOutput(schedule(model, steps, t_init))
+
+
+class SiDSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDSampler",
+            display_name="SiD Sampler",
+            category="SiD/sampling",
+            description="The few-step sampler for SamplerCustom(Advanced), at CFG 1 with SiDScheduler's sigmas.",
+            inputs=[_noise_mode_input()],
+            outputs=[io.Sampler.Output(display_name="sampler")],
+        )
+
+    @classmethod
+    def execute(cls, noise_mode):
+        return io.NodeOutput(comfy.samplers.KSAMPLER(sample_few_step, {"noise_mode": noise_mode}))
+
+
+class SiDGenerate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDGenerate",
+            display_name="SiD Generate",
+            category="SiD/sampling",
+            description="A student's picture from a prompt, in one node: scheduler, sampler and guider at CFG 1.",
+            inputs=[
+                io.Model.Input("model", tooltip="A SiD student."),
+                io.Conditioning.Input("positive", tooltip="The prompt. Students run without a negative prompt."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**53 - 1,
+                    control_after_generate=True,
+                    tooltip="Of the noise. The same seed gives the same picture.",
+                ),
+                io.Int.Input("width", default=512, min=8, max=16384, step=8, tooltip="In pixels, a multiple of 8."),
+                io.Int.Input("height", default=512, min=8, max=16384, step=8, tooltip="In pixels, a multiple of 8."),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures, 1 to 4096."),
+                *_schedule_inputs(),
+                _noise_mode_input(),
+            ],
+            outputs=[io.Latent.Output(display_name="latent")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, seed, width, height, batch_size, steps, t_init, noise_mode):
+        sigmas = schedule(model, steps, t_init)
+        latent = adapt.model_latent(model, torch.zeros(batch_size, 4, height // 8, width // 8))
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, positive)
+        guider.set_cfg(1.0)
+        samples = guider.sample(
+            comfy.sample.prepare_noise(latent, seed),
+            latent,
+            comfy.samplers.KSAMPLER(sample_few_step, {"noise_mode": noise_mode}),
+            sigmas,
+            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+            seed=seed,
+        )
+        return io.NodeOutput({"samples": samples})
+
+
+NODES = [SiDScheduler, SiDSampler, SiDGenerate]

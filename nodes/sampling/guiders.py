@@ -1,0 +1,173 @@
+"""The guiders: one wire that shows the guided teacher in SamplerCustomAdvanced and tells SiDDistill how to use it."""
+
+import copy
+
+import comfy.samplers
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...sid_core.method.guidance import Guidance, steer_away
+from ..host import adapt
+
+WEAKER = "sid_weaker"
+
+
+class SiDGuider(comfy.samplers.CFGGuider):
+    """Predicts as the teacher does in a distillation: with κ4, and away from a weaker model if there is one."""
+
+    def __init__(self, model: ModelPatcher, guidance: Guidance, weaker: ModelPatcher | None, strength: float):
+        self.weaker = weaker if strength != 0 else None
+        self.strength = strength
+        self.guidance = guidance
+        if self.weaker is not None:
+            if self.weaker.model is model.model:
+                raise ValueError(
+                    "weaker_model shares its weights with model, so both can't be loaded at once. Load it with a "
+                    "loader of its own (a full checkpoint instead of a LoRA or student on the same MODEL)."
+                )
+            model = model.clone()
+            model.set_additional_models(WEAKER, [self.weaker])
+        super().__init__(model)
+        self.set_cfg(guidance.teacher)
+
+    def with_ordinary_weights(self) -> "SiDGuider":
+        """The same to train with, see `adapt.with_ordinary_weights`."""
+        guider = copy.copy(self)
+        guider.model_patcher = adapt.with_ordinary_weights(self.model_patcher)
+        guider.weaker = self.weaker and adapt.with_ordinary_weights(self.weaker)
+        return guider
+
+    def set_conds(self, positive: list, negative: list) -> None:
+        self.empty_prompt = negative
+        super().set_conds(positive, negative)
+
+    def outer_sample(self, *args, **kwargs) -> Tensor:
+        if self.weaker is None:
+            return super().outer_sample(*args, **kwargs)
+        # The host loads the weaker model with the other one, but makes only that one ready to be called.
+        self.weaker.pre_run()
+        try:
+            return super().outer_sample(*args, **kwargs)
+        finally:
+            self.weaker.cleanup()
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None) -> Tensor:
+        clean = self._guided(self.inner_model, x, timestep, model_options or {}, seed)
+        if self.weaker is None:
+            return clean
+        return steer_away(clean, self._guided(self.weaker.model, x, timestep, {}, seed), self.strength)
+
+    def _guided(self, network, x: Tensor, sigma: Tensor, model_options: dict, seed) -> Tensor:
+        """The host's own guidance, so that its hooks and other packs' patches apply; it does one forward for κ = 1."""
+        positive, negative, scale = self.conds["positive"], self.conds["negative"], self.cfg
+        if scale == 0:
+            positive, scale = negative, 1.0
+        return comfy.samplers.sampling_function(
+            network, x, sigma, negative, positive, scale, model_options=model_options, seed=seed
+        )
+
+
+def _inputs(*strategy: io.Input) -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The teacher: the diffusion model whose pictures the student shall learn."),
+        io.Conditioning.Input("positive", tooltip="The prompt, when this guider samples. Distillation has its own."),
+        io.Conditioning.Input("negative", tooltip="The ∅-prompt: normally an empty CLIPTextEncode."),
+        *strategy,
+        io.Model.Input(
+            "weaker_model",
+            optional=True,
+            tooltip="A worse model of the same kind, such as an earlier checkpoint, to move predictions away from.",
+        ),
+        io.Float.Input(
+            "weaker_strength",
+            default=0.0,
+            min=0.0,
+            max=10.0,
+            step=0.05,
+            optional=True,
+            tooltip="How far to move away from weaker_model, 0 to 10. 0 is off and costs nothing; 0.5 to 2 is usual.",
+        ),
+    ]
+
+
+def _guider(guidance: Guidance, model, positive, negative, weaker_model, weaker_strength) -> io.NodeOutput:
+    guider = SiDGuider(model, guidance, weaker_model, weaker_strength)
+    guider.set_conds(positive, negative)
+    return io.NodeOutput(guider)
+
+
+class SiDLSGGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDLSGGuider",
+            display_name="SiD LSG Guider",
+            category="SiD/guiders",
+            description="Long-short guidance: the same guidance scale for teacher and fake score. The safe choice for "
+            "distilling without images. Costs two forwards a step; more text alignment, less variety as it grows.",
+            inputs=_inputs(
+                io.Float.Input(
+                    "guidance_scale",
+                    default=1.5,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="κ, 0 to 20. The authors distil with 1.5 (best FID) to 4.5 (best text alignment).",
+                )
+            ),
+            outputs=[io.Guider.Output(display_name="guider")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, guidance_scale, weaker_model=None, weaker_strength=0.0):
+        return _guider(Guidance.lsg(guidance_scale), model, positive, negative, weaker_model, weaker_strength)
+
+
+class SiDZeroCFGGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDZeroCFGGuider",
+            display_name="SiD Zero-CFG Guider",
+            category="SiD/guiders",
+            description="No guidance of the teacher and no text in the fake score: one forward everywhere, so the "
+            "fastest to sample and to distil. Favours variety.",
+            inputs=_inputs(),
+            outputs=[io.Guider.Output(display_name="guider")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, weaker_model=None, weaker_strength=0.0):
+        return _guider(Guidance.zero_cfg(), model, positive, negative, weaker_model, weaker_strength)
+
+
+class SiDAntiCFGGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SiDAntiCFGGuider",
+            display_name="SiD Anti-CFG Guider",
+            category="SiD/guiders",
+            description="Negative guidance in the fake score while distilling; the teacher is conditional only, so "
+            "sampling through this costs one forward a step. Favours text alignment.",
+            inputs=_inputs(
+                io.Float.Input(
+                    "fake_guidance_scale",
+                    default=-1.0,
+                    min=-10.0,
+                    max=0.0,
+                    step=0.1,
+                    tooltip="κ of the fake score, -10 to 0. The paper gives no value; -1 is where to begin. 0 is "
+                    "Zero-CFG. Only SiDDistill uses it.",
+                )
+            ),
+            outputs=[io.Guider.Output(display_name="guider")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, fake_guidance_scale, weaker_model=None, weaker_strength=0.0):
+        return _guider(Guidance.anti_cfg(fake_guidance_scale), model, positive, negative, weaker_model, weaker_strength)
+
+
+NODES = [SiDLSGGuider, SiDZeroCFGGuider, SiDAntiCFGGuider]

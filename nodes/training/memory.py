@@ -1,0 +1,111 @@
+"""What a distillation takes of the device's memory, said before it begins, and what is done when that runs out."""
+
+import gc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import comfy.model_management
+import torch
+
+from ...sid_core.method.guidance import Guidance
+from ...sid_core.training.memory import Activations, measure_activations
+
+if TYPE_CHECKING:
+    from .loop import Training
+
+OFFLOADED_AT_ONCE = 1024**3
+KEPT_FREE = 0.15  # share of the free memory that an estimate may be wrong by
+OPTIMIZER = 3 * 4  # bytes for each trained number: its gradient and Adam's two averages, in float32
+
+
+@dataclass
+class Savings:
+    """micro_batch: pictures at a time. recompute: activations in the backward pass. offloaded: bytes of the device that
+    the host is to keep free of weights."""
+
+    micro_batch: int
+    recompute: bool
+    can_offload: bool
+    offloaded: int = 0
+
+    def more(self, device: torch.device) -> str | None:
+        """Save more memory, and say how; None where there is nothing left to try."""
+        if self.micro_batch > 1:
+            self.micro_batch = -(-self.micro_batch // 2)
+            return at_a_time(self.micro_batch)
+        if not self.recompute:
+            self.recompute = True
+            return "activations are computed again in the backward pass instead of being kept"
+        if self.can_offload and self.offloaded < comfy.model_management.get_total_memory(device):
+            self.offloaded += OFFLOADED_AT_ONCE
+            return f"{gigabytes(self.offloaded)} are kept free of weights, which stay in RAM meanwhile"
+        return None
+
+
+def plan(training: "Training", asked: int) -> str:
+    """Set the micro-batch to what was asked for, or where that is 0 to what fits, and say what is expected."""
+    run, savings = training.run, training.savings
+    try:
+        activations = activations_of(training)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        savings.micro_batch = asked or 1
+        return f"memory: not even the forward of one picture fits beside the model; trying {at_a_time(asked or 1)}"
+    per_picture = activations.recomputed if savings.recompute else activations.kept
+    per_picture *= forwards_at_once(run.settings.guidance)
+    trained = sum(parameter.numel() for role in (run.student, run.fake) for parameter in role.parameters())
+    optimizers = trained * OPTIMIZER
+    free = comfy.model_management.get_free_memory(training.device)
+    fits = max(1, int((free * (1 - KEPT_FREE) - optimizers) // max(per_picture, 1)))
+    savings.micro_batch = min(asked or fits, run.settings.batch)
+    too_much = optimizers + savings.micro_batch * per_picture > free
+    return (
+        f"memory: {gigabytes(training.roles.weights)} for weights, with {gigabytes(free)} still free; "
+        f"{gigabytes(optimizers)} for gradients and optimizers of {trained / 1e6:.1f} million trained weights; "
+        f"{gigabytes(per_picture)} a picture for activations{', recomputed in the backward pass' * savings.recompute}. "
+        f"Of {run.settings.batch}, {at_a_time(savings.micro_batch)}{', which may not fit' * too_much}."
+    )
+
+
+def activations_of(training: "Training") -> Activations:
+    """Of one picture of the largest size in one of the student's forwards."""
+    device, process = training.device, training.process
+    largest = max(training.buckets, key=lambda bucket: torch.Size(bucket.latent_shape).numel())
+    cond = {name: values.to(device) for name, values in largest.prompts.batch(torch.tensor([0])).items()}
+    x_t = torch.randn(1, *largest.latent_shape, device=device)
+    t = process.snap(torch.tensor([process.default_t_init], device=device))
+    kept, training.savings.recompute = training.savings.recompute, False
+    try:
+        with training.roles.ready():
+            return measure_activations(training.roles.network, lambda: training.roles.predict.student(x_t, t, cond))
+    finally:
+        training.savings.recompute = kept
+
+
+def forwards_at_once(guidance: Guidance) -> int:
+    """How many forwards wait for the backward pass of the student's loss: its own, the fake score's, the teacher's."""
+    return 1 + sum(1 if scale in (0, 1) else 2 for scale in (guidance.fake_score, guidance.teacher))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of a GPU or of the CPU, for which torch has no exception of its own."""
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def release() -> None:
+    """Give back what a failed iteration has left behind."""
+    gc.collect()
+    comfy.model_management.soft_empty_cache()
+
+
+def at_a_time(pictures: int) -> str:
+    """Such as '4 pictures at a time'."""
+    return "one picture at a time" if pictures == 1 else f"{pictures} pictures at a time"
+
+
+def gigabytes(size: float) -> str:
+    """Such as '1.2 GB', or in MB when small."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"

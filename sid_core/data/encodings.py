@@ -1,0 +1,172 @@
+"""Encoded prompts on disk: made once, shard by shard, and read row by row, so that memory never holds all of them.
+
+A shard is a safetensors file with up to SHARD prompts, named after their texts, in a folder that is the text encoder's.
+So another list with the same prompts in the same places finds them, a list that has grown keeps what it had, and what
+is there after an interruption need not be made again. Every row has a checksum, which is looked at when it is read.
+"""
+
+import logging
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..files.checkpoint import write_tensors
+from .conditioning import Cond, stack
+from .prompts import PromptFile
+
+log = logging.getLogger(__name__)
+FORMAT = "sid-encodings-1"
+SHARD = 64  # prompts: what a killed process loses at most
+CHECKSUMS = "checksums"
+SHAPES = ".shapes"
+Encode = Callable[[Sequence[str]], Iterator[Cond]]
+
+
+class DamagedShardError(ValueError):
+    """A shard is not what was written: cut short, changed, or missing."""
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """Conditioning of N prompts, as a `PromptSet` gives it, out of the shards in `folder`.
+
+    encode(texts): a conditioning of (1, …) for each; it is called again for a shard that turns out to be damaged.
+    uncond: the ∅-prompt's, (1, …).
+    """
+
+    prompts: PromptFile
+    folder: Path
+    encode: Encode
+    uncond: Cond
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def batch(self, rows: Tensor) -> Cond:
+        """Conditioning of the given prompts (B,), as (B, …). Reads these rows alone."""
+        rows = rows.tolist()
+        conds = {}
+        for shard in sorted({row // SHARD for row in rows}):
+            conds |= self._read(shard, sorted({row for row in rows if row // SHARD == shard}))
+        return stack([conds[row] for row in rows])
+
+    def unconditional(self, batch: int) -> Cond:
+        """The ∅-prompt `batch` times."""
+        return {name: values.expand(batch, *values.shape[1:]) for name, values in self.uncond.items()}
+
+    @cached_property
+    def shards(self) -> list[Path]:
+        """The files, in the order of their prompts. Kept, so that reading does not need the texts."""
+        count = -(-len(self) // SHARD)
+        return [self.folder / f"{self.prompts.span_digest(*self.span(i))}.safetensors" for i in range(count)]
+
+    def missing(self) -> list[int]:
+        """The shards to be made: those that are not there, and those that are cut short or no safetensors files."""
+        return [i for i, file in enumerate(self.shards) if not _is_whole(file, len(range(*self.span(i))))]
+
+    def make(self, shard: int) -> None:
+        """Encode a shard's prompts and write them. Raises OSError where there is no room for them."""
+        first, last = self.span(shard)
+        conds = list(self.encode(self.prompts.span(first, last)))
+        write_tensors(self.shards[shard], _packed(conds), _metadata(len(conds)))
+
+    def span(self, shard: int) -> tuple[int, int]:
+        """The first of a shard's prompts and the first after it."""
+        return shard * SHARD, min((shard + 1) * SHARD, len(self))
+
+    def _read(self, shard: int, rows: list[int]) -> dict[int, Cond]:
+        file, places = self.shards[shard], [row - shard * SHARD for row in rows]
+        try:
+            return dict(zip(rows, read_rows(file, places), strict=True))
+        except DamagedShardError as error:
+            log.warning("SiD: %s; its prompts are encoded again", error)
+        # Not in the handler: what the error refers to keeps the file open, and Windows does not replace an open one.
+        self.make(shard)
+        return dict(zip(rows, read_rows(file, places), strict=True))
+
+
+def require_room(encodings: Encodings, made: int, missing: int) -> None:
+    """Raise OSError if `missing` more shards, each as large as shard `made`, don't fit on the disk."""
+    wanted = encodings.shards[made].stat().st_size * missing
+    free = shutil.disk_usage(encodings.folder).free
+    if wanted > free:
+        raise OSError(
+            f"the encodings of these prompts take {wanted / 1e9:.1f} GB more, and {encodings.folder} has "
+            f"{free / 1e9:.1f} GB free. Free some space, give fewer prompts, or let ComfyUI write to a larger disk "
+            "(--output-directory)."
+        )
+
+
+def read_rows(file: Path, places: Sequence[int]) -> list[Cond]:
+    """Conditionings of (1, …) of those places in a shard. Raises DamagedShardError."""
+    try:
+        with safe_open(file, framework="pt") as shard:
+            names = sorted(name for name in shard.keys() if name + SHAPES in shard.keys())  # noqa: SIM118
+            checksums = shard.get_tensor(CHECKSUMS).tolist()
+            shapes = {name: shard.get_tensor(name + SHAPES) for name in names}
+            starts = {name: [0, *shapes[name].prod(1).cumsum(0).tolist()] for name in names}
+            conds = []
+            for place in places:
+                cond = {
+                    name: shard.get_slice(name)[starts[name][place] : starts[name][place + 1]].reshape(
+                        shapes[name][place].tolist()
+                    )
+                    for name in names
+                }
+                if checksum(cond) != checksums[place]:
+                    raise DamagedShardError(f"{file} is damaged: the checksum of its prompt {place + 1} is wrong")
+                conds.append(cond)
+            return conds
+    except FileNotFoundError as error:
+        raise DamagedShardError(f"{file} is not there any more") from error
+    except (SafetensorError, IndexError, KeyError, RuntimeError, OSError) as error:
+        raise DamagedShardError(f"{file} is damaged ({error})") from error
+
+
+def checksum(cond: Cond) -> int:
+    """CRC-32 of names, kinds, shapes and values."""
+    crc = 0
+    for name in sorted(cond):
+        values = cond[name].detach().contiguous().cpu()
+        crc = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode(), crc)
+        crc = zlib.crc32(values.flatten().view(torch.uint8).numpy(), crc)
+    return crc
+
+
+def _packed(conds: Sequence[Cond]) -> dict[str, Tensor]:
+    """Rows of (1, …) end to end, for they may be of several lengths, and what is needed to tell them apart."""
+    if len({frozenset((name, values.dtype, values.ndim) for name, values in cond.items()) for cond in conds}) > 1:
+        raise ValueError("some prompts have conditioning that others lack; encode them all with the same node")
+    tensors = {CHECKSUMS: torch.tensor([checksum(cond) for cond in conds])}
+    for name in conds[0]:
+        tensors[name] = torch.cat([cond[name].detach().cpu().flatten() for cond in conds])
+        tensors[name + SHAPES] = torch.tensor([cond[name].shape for cond in conds])
+    return tensors
+
+
+def _metadata(prompts: int) -> dict[str, str]:
+    """One entry alone: the order of several is random in the file, and equal shards are to be equal files."""
+    return {"format": f"{FORMAT}, {prompts} prompts"}
+
+
+def _is_whole(file: Path, prompts: int) -> bool:
+    """Whether the file is there with all of its bytes. What they say is for the checksums."""
+    expected = _metadata(prompts)
+    try:
+        with safe_open(file, framework="pt") as shard:
+            if shard.metadata() == expected:
+                return True
+            reason = f"its metadata is {shard.metadata()}, not {expected}"
+    except FileNotFoundError:
+        return False
+    except (SafetensorError, OSError) as error:
+        reason = str(error)
+    log.warning("SiD: %s is damaged (%s); its prompts are encoded again", file, reason)
+    return False

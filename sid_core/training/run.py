@@ -1,0 +1,176 @@
+"""A distillation's state: what is trained, by which optimizers, its average, and how far it is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..method.ema import EMA
+from .settings import ADAM, ADAM_8_BIT, Settings, learning_rate_factor
+
+# The library's own 65,536 is for losses that are means; these are sums over the elements of a latent. It grows sooner,
+# for the student's gradients are a difference of two scores, and small.
+LOSS_SCALE = {"init_scale": 256.0, "growth_interval": 100}
+
+
+class Stateful(Protocol):
+    """Anything with a flat state dict of tensors and plain values, such as a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class NotFiniteError(RuntimeError):
+    """Every sample of a batch was NaN or infinite: the run has diverged."""
+
+
+@dataclass
+class Run:
+    """The state of a distillation: networks, their optimizers, the student's average, and how far it is.
+
+    student, fake: their trained parameters are float32. loss_scaling: for networks that compute in float16, whose
+    gradients would else vanish; a step whose scaled gradients overflow is left out, and the scale lowered.
+    fake_updated, fake_loss: how many of its updates the fake score has had in the iteration under way, and the last
+    loss, so that a run saved in between does not give it these twice. torn: weights are being changed; a run that was
+    stopped there is not to be saved. further: what else belongs to the state, by name.
+    """
+
+    student: nn.Module
+    fake: nn.Module
+    settings: Settings
+    loss_scaling: bool = False
+    iteration: int = 0
+    images: int = 0
+    fake_updated: int = 0
+    fake_loss: float = 0.0
+    torn: bool = False
+    further: dict[str, Stateful] = field(default_factory=dict)
+    student_optimizer: torch.optim.Optimizer = field(init=False)
+    fake_optimizer: torch.optim.Optimizer = field(init=False)
+    student_scaler: torch.amp.GradScaler = field(init=False)
+    fake_scaler: torch.amp.GradScaler = field(init=False)
+    ema: EMA = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.student_optimizer, self.fake_optimizer = (
+            _optimizer(self.settings)(
+                network.parameters(),
+                lr=rate,
+                betas=(0.0, self.settings.adam_beta2),
+                eps=self.settings.adam_epsilon,
+            )
+            for network, rate in (
+                (self.student, self.settings.student_learning_rate),
+                (self.fake, self.settings.fake_learning_rate),
+            )
+        )
+        device = next(self.student.parameters()).device.type
+        self.student_scaler, self.fake_scaler = (
+            torch.amp.GradScaler(device, **LOSS_SCALE, enabled=self.loss_scaling) for _ in range(2)
+        )
+        if self.loss_scaling:
+            self.further |= {"student_scaler": self.student_scaler, "fake_scaler": self.fake_scaler}
+        self.ema = EMA(self.student.parameters(), self.settings.ema_half_life_images)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The state dict of the averaged student, which is the one to keep."""
+        names = [name for name, _ in self.student.named_parameters()]
+        return self.student.state_dict() | {
+            name: average.clone() for name, average in zip(names, self.ema.average, strict=True)
+        }
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within it, the student has its averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for parameter, average in zip(self.student.parameters(), self.ema.average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.data.copy_(average)
+            average.copy_(kept)
+
+
+def _optimizer(settings: Settings) -> Callable[..., torch.optim.Optimizer]:
+    """Raises ImportError where the 8-bit one's library is not installed."""
+    if settings.optimizer == ADAM:
+        return torch.optim.Adam
+    try:
+        from bitsandbytes.optim import Adam8bit
+    except ImportError as error:
+        raise ImportError(
+            f"the optimizer {ADAM_8_BIT!r} takes the package bitsandbytes ({error}). Install it with ComfyUI's Python: "
+            f"python -m pip install bitsandbytes. Or choose {ADAM!r}."
+        ) from error
+    return Adam8bit
+
+
+class Gradients:
+    """One optimizer step on a network, its gradients gathered over micro-batches.
+
+    A loss is checked before it is used, so a diverged run keeps its last good weights.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        what: str,
+    ):
+        self.run, self.network, self.optimizer, self.scaler, self.what = run, network, optimizer, scaler, what
+        self.loss, self.samples = 0.0, 0
+        optimizer.zero_grad(set_to_none=True)
+
+    def add(self, loss: Tensor, samples: int) -> None:
+        """Take in the mean loss over so many samples."""
+        if samples == 0:
+            return
+        if not loss.isfinite():
+            raise NotFiniteError(diverged(self.run, self.what))
+        self.scaler.scale(loss * (samples / self.run.settings.batch)).backward()
+        self.loss += float(loss.detach()) * samples
+        self.samples += samples
+
+    def apply(self) -> float:
+        """Do the step; → the mean loss over all samples. The run is torn until the caller has noted it down."""
+        if self.samples == 0:
+            raise NotFiniteError(diverged(self.run, self.what))
+        self.scaler.unscale_(self.optimizer)
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
+                if self.samples < self.run.settings.batch:
+                    parameter.grad *= self.run.settings.batch / self.samples
+        if self.run.settings.gradient_norm > 0:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.run.settings.gradient_norm)
+        self.run.torn = True
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return self.loss / self.samples
+
+
+def set_learning_rates(run: Run) -> None:
+    factor = learning_rate_factor(run.settings, run.iteration)
+    for optimizer, rate in (
+        (run.student_optimizer, run.settings.student_learning_rate),
+        (run.fake_optimizer, run.settings.fake_learning_rate),
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+
+
+def diverged(run: Run, what: str) -> str:
+    return (
+        f"iteration {run.iteration + 1}: {what} no longer finite. The last good weights are kept. "
+        "Lower the learning rates, or raise the batch size; a guidance scale beyond 5 also does this."
+    )

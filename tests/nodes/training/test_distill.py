@@ -1,0 +1,456 @@
+import asyncio
+import contextlib
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from graphs import distilled, node
+from PIL import Image, ImageChops
+from safetensors.torch import load_file
+
+
+def student_of(result):
+    assert result.success, result.error
+    return result.value("distilled").patches
+
+
+def weights(result) -> dict[str, torch.Tensor]:
+    """The student's weights out of the MODEL's patches."""
+    return {key: patch[0][1][1][0] for key, patch in student_of(result).items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("state*.safetensors"))
+
+
+def final_state(folder: Path, iteration: int) -> dict[str, torch.Tensor]:
+    """Networks, average and optimizers at that iteration."""
+    # Copies: what load_file returns is the file itself, mapped into memory, and tests write over it.
+    return {key: value.clone() for key, value in load_file(folder / f"state_{iteration:07}.safetensors").items()}
+
+
+def all_metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def metrics(folder: Path) -> list[dict]:
+    """Without the looks at how far seeds matter."""
+    return [row for row in all_metrics(folder) if "seed_spread" not in row]
+
+
+@pytest.fixture
+def runs(comfyui) -> Path:
+    return comfyui.base_directory / "output" / "sid_runs"
+
+
+GUIDERS = {
+    "lsg": node("SiDLSGGuider", guidance_scale=1.5),
+    "zero_cfg": node("SiDZeroCFGGuider"),
+    "anti_cfg": node("SiDAntiCFGGuider", fake_guidance_scale=-1.0),
+}
+WIRES = {"model": ["demo", 0], "positive": ["positive", 0], "negative": ["negative", 0]}
+
+
+@pytest.mark.parametrize("strategy", GUIDERS)
+def test_each_strategy_learns_without_divergence(run_graph, strategy):
+    """From scratch; the student ends nearer to the teacher's many-step pictures in their spread than it began."""
+    graph = distilled(iterations=12, batch_size=8, steps=1, run_name=strategy, student_learning_rate=3e-4)
+    guider = GUIDERS[strategy]
+    graph["guider"] = {**guider, "inputs": guider["inputs"] | WIRES}
+    result = run_graph(graph)
+    learnt = weights(result)
+    assert all(weight.isfinite().all() for weight in learnt.values())
+    assert result.value("distilled").get_attachment("sid_student").guidance == strategy
+    untrained = run_graph(graph | {"generated": untrained_generation(graph)}).value("generated")["samples"]
+    trained = result.value("generated")["samples"]
+    # One step of a teacher from pure noise is the blurred mean picture; learning takes it away from there.
+    assert trained.isfinite().all()
+    assert (trained - untrained).abs().mean() > 0.02
+
+
+def untrained_generation(graph: dict) -> dict:
+    inputs = graph["generated"]["inputs"] | {"model": ["demo", 0], "steps": 1}
+    return node("SiDGenerate", **inputs)
+
+
+def test_the_same_seed_learns_the_same_student_and_the_teacher_is_not_touched(run_graph):
+    first = run_graph(distilled(run_name="a"))
+    again = run_graph(distilled(run_name="b"))
+    assert same(weights(first), weights(again))
+    import comfy.model_management
+
+    from sid_pack.nodes.demo import model as demo_model
+
+    teacher = again.value("demo")
+    comfy.model_management.load_models_gpu([teacher])
+    shipped, _ = demo_model.read_weights(demo_model.TEACHER)
+    shipped = demo_model.part(shipped, "model.diffusion_model.")
+    assert same(shipped, teacher.model.diffusion_model.state_dict())
+
+
+@pytest.mark.parametrize("forward", [27, 30])
+def test_cancel_keeps_what_was_learnt_and_the_run_goes_on(run_graph, monkeypatch, runs, forward):
+    """In the third iteration, before or after the fake score's half; eight forwards look at the run's start."""
+    import comfy.model_management
+
+    from sid_pack.nodes.training import distill
+
+    run_graph(distilled(iterations=4, run_name="unbroken"))
+    plain = distill.adapt.predictor
+    calls = []
+
+    def cancelling(*args):
+        predict = plain(*args)
+
+        def counted(*call):
+            calls.append(1)
+            if len(calls) == forward:
+                comfy.model_management.interrupt_current_processing()
+            return predict(*call)
+
+        return counted
+
+    monkeypatch.setattr(distill.adapt, "predictor", cancelling)
+    assert not run_graph(distilled(iterations=4, run_name="cancelled")).success
+    assert checkpoints(runs / "cancelled") == ["state_0000002.safetensors"]
+    monkeypatch.undo()
+    resumed = run_graph(distilled(iterations=4, run_name="cancelled", existing_run="continue it"))
+    assert resumed.success, resumed.error
+    assert same(final_state(runs / "cancelled", 4), final_state(runs / "unbroken", 4))
+
+
+def test_another_run_under_the_same_name_is_refused_by_what_differs(run_graph):
+    assert run_graph(distilled(run_name="taken")).success
+    result = run_graph(distilled(run_name="taken", existing_run="continue it", alpha=1.2))
+    assert not result.success
+    assert "alpha: 1.0 then, 1.2 now" in result.error
+
+
+def test_learning_rates_and_the_schedule_are_changed_knowingly(run_graph, runs, caplog):
+    """Named in the log and in run.json, with what they were."""
+    assert run_graph(distilled(run_name="changed")).success
+    caplog.set_level(logging.INFO)
+    again = distilled(
+        iterations=3, run_name="changed", existing_run="continue it", fake_learning_rate=3e-4, save_every=1
+    )
+    result = run_graph(again)
+    assert result.success, result.error
+    for said in ("fake_learning_rate is 0.0003; it was 0.0001", "iterations is 3; it was 2", "save_every is 1"):
+        assert f"from iteration 2 on, {said}" in caplog.text
+    described = json.loads((runs / "changed" / "run.json").read_text())
+    assert [change["setting"] for change in described["changes"]] == ["fake_learning_rate", "iterations", "save_every"]
+    rates = [row["fake_learning_rate"] for row in metrics(runs / "changed")]
+    assert rates == pytest.approx([1e-4, 1e-4, 3e-4])
+
+
+def test_a_run_with_decaying_learning_rates_cannot_be_made_longer(run_graph):
+    assert run_graph(distilled(run_name="decays", learning_rate_decay=True)).success
+    longer = distilled(iterations=3, run_name="decays", existing_run="continue it", learning_rate_decay=True)
+    assert "learning_rate_decay_iterations: 2 then, 3 now" in run_graph(longer).error
+
+
+def test_other_weights_of_the_same_architecture_are_refused(run_graph):
+    """As of another finetune: to the eye of a loader the same model."""
+    assert run_graph(distilled(run_name="base")).success
+    graph = distilled(run_name="base", existing_run="continue it")
+    graph["patched"] = node("ModelMergeSimple", model1=["demo", 0], model2=["other", 0], ratio=0.5)
+    graph["other"] = node("SiDDemoModel", weights="student, 1 step")
+    graph["guider"]["inputs"]["model"] = ["patched", 0]
+    result = run_graph(graph)
+    assert "weights: " in result.error and "of a run with other settings" in result.error
+
+
+def test_the_folder_tells_all_about_the_run(run_graph, runs):
+    result = run_graph(distilled(iterations=5, save_every=2, keep_last=2, run_name="told"))
+    assert result.success, result.error
+    folder = runs / "told"
+    assert result.value("distilled", 1) == str(folder)
+    assert checkpoints(folder) == ["state_0000004.safetensors", "state_0000005.safetensors"]
+    described = json.loads((folder / "run.json").read_text())
+    assert (described["iteration"], described["images"], described["prompts"]) == (5, 10, 2)
+    assert described["settings"]["batch"] == 2 and described["settings"]["guidance"]["name"] == "lsg"
+    assert described["schedule"] == {"iterations": 5, "save_every": 2, "preview_every": 1000, "keep_last": 2}
+    assert described["identity"].keys() == {"mode", "base", "weights", "prompts", "latent", "more_sizes"}
+    assert described["versions"]["torch"] == torch.__version__ and described["versions"]["comfyui-sid"]
+    rows = metrics(folder)
+    assert [(row["iteration"], row["images"]) for row in rows] == [(i, 2 * i) for i in range(1, 6)]
+    for row in rows:
+        assert 1 <= row["step"] <= 2 and row["images_per_second"] > 0
+        assert 0.1 < row["spread"] < row["magnitude"] < 5
+
+
+def test_previews_and_progress_reach_the_user(run_graph, runs):
+    graph = distilled(iterations=4, preview_every=2, run_name="previews")
+    graph["distilled"]["inputs"]["vae"] = ["demo", 2]
+    result = run_graph(graph)
+    assert result.success, result.error
+    pictures = sorted((runs / "previews" / "previews").iterdir())
+    assert [file.name for file in pictures] == ["preview_0000002.png", "preview_0000004.png"]
+    texts = [data for _, data in result.events if isinstance(data, bytes | bytearray)]
+    last = bytes(texts[-1]).decode(errors="replace")
+    assert "step 4/4" in last and "loss" in last and "images/s" in last and "left" in last
+
+
+def test_a_preview_shows_the_students_own_pictures_at_all_steps_and_at_one(run_graph, runs):
+    """An untrained student's second row is the only row of an untrained one-step student, and not its own first."""
+    untrained = {"iterations": 1, "student_learning_rate": 0.0}
+    graph = distilled(**untrained, run_name="rows") | distilled_of_one_step(**untrained, run_name="row")
+    for name in ("distilled", "of one step"):
+        graph[name]["inputs"]["vae"] = ["demo", 2]
+    result = run_graph(graph)
+    assert result.success, result.error
+    two, one = (Image.open(runs / name / "previews" / "preview_0000001.png") for name in ("rows", "row"))
+    assert two.width == one.width == 768 and two.height == 2 * one.height
+    assert two.crop((0, one.height, one.width, two.height)).tobytes() == one.tobytes()
+    assert two.crop((0, 0, one.width, one.height)).tobytes() != one.tobytes()
+
+
+def test_the_spread_across_seeds_is_that_of_eight_pictures_of_one_prompt(run_graph, runs, monkeypatch):
+    from sid_pack.nodes.training import loop as training
+
+    looked_at, few_step = [], training.few_step
+
+    def kept(*args, **kwargs):
+        looked_at.append(few_step(*args, **kwargs))
+        return looked_at[-1]
+
+    monkeypatch.setattr(training, "few_step", kept)
+    graph = distilled(iterations=3, preview_every=2, run_name="seeds", batch_size=8)
+    graph["positive"]["inputs"]["text"] = graph["prompts"]["inputs"]["text"].splitlines()[0]
+    graph["generated"]["inputs"]["batch_size"] = 8
+    result = run_graph(graph)
+    assert result.success, result.error
+    rows = {row["iteration"]: row["seed_spread"] for row in all_metrics(runs / "seeds") if "seed_spread" in row}
+    assert list(rows) == [0, 2, 3]
+    for pictures, told in zip(looked_at, rows.values(), strict=True):
+        assert pictures.shape == (8, 16, 8, 8)
+        assert told == pytest.approx(float(np.std(pictures.numpy(), axis=0).mean()), rel=1e-5)
+    # From other seeds, and by the node; eight pictures know their deviation to a third.
+    latents = result.value("distilled").model.process_latent_in(result.value("generated")["samples"])
+    assert rows[3] == pytest.approx(float(latents.std(0, correction=0).mean()), rel=0.35)
+
+
+def test_no_more_than_a_micro_batch_is_looked_at_at_once(run_graph, runs, monkeypatch):
+    """And the previews are the same pictures."""
+    from sid_pack.nodes.training import loop as training
+
+    sizes, few_step = set(), training.few_step
+    monkeypatch.setattr(training, "few_step", lambda *a, **k: (sizes.add(len(a[1])), few_step(*a, **k))[1])
+    for name, micro_batch in (("whole", 0), ("parts", 1)):
+        graph = distilled(iterations=1, student_learning_rate=0.0, run_name=name, micro_batch=micro_batch)
+        graph["distilled"]["inputs"]["vae"] = ["demo", 2]
+        sizes.clear()
+        result = run_graph(graph)
+        assert result.success, result.error
+        assert sizes == {micro_batch or 2}
+    whole, parts = (Image.open(runs / name / "previews" / "preview_0000001.png") for name in ("whole", "parts"))
+    assert max(high for _, high in ImageChops.difference(whole, parts).getextrema()) <= 1
+
+
+@pytest.mark.parametrize(("steps", "shown"), [(1, [1]), (2, [2, 1]), (4, [4, 3, 2, 1]), (8, [8, 4, 1])])
+def test_a_preview_has_a_row_for_each_number_of_steps_or_for_some_of_many(comfyui, steps, shown):
+    from sid_pack.nodes.training.loop import shown_steps
+
+    assert shown_steps(steps) == shown
+
+
+def distilled_of_one_step(**changes) -> dict:
+    shown = node("PreviewAny", source=["of one step", 1])
+    return {"of one step": distilled(steps=1, **changes)["distilled"], "folder": shown}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"guider": ["stock", 0]}, "SiDLSGGuider"),
+        ({"latent": ["noisy", 0]}, "the latent has 4 channels; this MODEL's have 16"),
+        ({"run_name": "../escape"}, "run_name"),
+        ({"steps": 0}, "steps"),
+        ({"iterations": 0}, "iterations"),
+    ],
+)
+def test_bad_input_is_named(run_graph, changes, says):
+    graph = distilled(**changes)
+    graph["stock"] = node("CFGGuider", **WIRES, cfg=2.0)
+    graph["noise"] = node("RandomNoise", noise_seed=0)
+    graph["sigmas"] = node("SiDScheduler", model=["demo", 0], steps=1, t_init=625.0)
+    graph["four"] = node("EmptyLatentImage", width=64, height=64, batch_size=1)
+    wires = {"noise": ["noise", 0], "sigmas": ["sigmas", 0], "latent_image": ["four", 0]}
+    graph["noisy"] = node("AddNoise", model=["demo", 0], **wires)
+    result = run_graph(graph)
+    assert not result.success
+    assert says in result.error
+
+
+def test_a_diverged_run_stops_at_its_last_good_checkpoint(run_graph, monkeypatch, runs):
+    """And with lower learning rates it can be continued from there."""
+    from sid_pack.nodes.training import distill
+
+    plain = distill.adapt.predictor
+    calls = []
+
+    def failing(*args):
+        predict = plain(*args)
+
+        def call(*inputs):
+            calls.append(1)
+            clean = predict(*inputs)
+            return clean * float("nan") if len(calls) > 40 else clean
+
+        return call
+
+    monkeypatch.setattr(distill.adapt, "predictor", failing)
+    result = run_graph(distilled(iterations=9, save_every=2, run_name="diverged"))
+    assert not result.success
+    assert "no longer finite" in result.error and "Lower the learning rates" in result.error
+    monkeypatch.undo()
+    good, newest = checkpoints(runs / "diverged")
+    reached = metrics(runs / "diverged")[-1]["iteration"]
+    assert newest == f"state_{reached // 2 * 2:07}.safetensors" and f"last good checkpoint, {newest}" in result.error
+    assert all(value.isfinite().all() for value in load_file(runs / "diverged" / newest).values())
+    slower = {"student_learning_rate": 1e-5, "existing_run": "continue it"}
+    result = run_graph(distilled(iterations=9, run_name="diverged", **slower))
+    assert result.success, result.error
+    assert [row["iteration"] for row in metrics(runs / "diverged")] == list(range(1, 10))
+
+
+def test_a_run_that_diverges_before_it_was_saved_says_what_to_do(run_graph, monkeypatch, runs):
+    from sid_pack.nodes.training import roles
+
+    monkeypatch.setattr(roles, "_guided_teacher", lambda *_: lambda x_t, *_: x_t * float("nan"))
+    result = run_graph(distilled(run_name="at once"))
+    assert "had not been saved yet: lower save_every" in result.error
+    assert checkpoints(runs / "at once") == []
+
+
+def test_a_learning_rate_far_too_high_is_warned_of_on_the_node_and_in_the_metrics(run_graph, runs, caplog, monkeypatch):
+    """A run that is made to diverge for real. Each kind is said once, and stays on the node."""
+    from sid_pack.nodes.training import loop as training
+    from sid_pack.sid_core.training.health import Health
+
+    monkeypatch.setattr(training, "Health", lambda batch: Health(batch, window=6))
+    rates = {"student_learning_rate": 0.02, "fake_learning_rate": 0.02}
+    result = run_graph(distilled(iterations=10, batch_size=2, steps=1, run_name="too high", **rates))
+    warned = [row for row in metrics(runs / "too high") if "warning" in row]
+    assert "fake_score_lost" in {row["warning"] for row in warned}
+    texts = [bytes(data).decode(errors="replace") for _, data in result.events if isinstance(data, bytes | bytearray)]
+    for row in warned:
+        assert caplog.text.count(row["message"]) == 1
+        assert f"⚠ iteration {row['iteration']}: {row['message']}" in texts[-1]
+        assert "student_learning_rate" in row["message"]
+
+
+def test_a_full_disk_while_saving_says_so_and_keeps_the_state_before(run_graph, monkeypatch, runs):
+    from sid_pack.sid_core.files import checkpoint
+
+    assert run_graph(distilled(run_name="full")).success
+    state = runs / "full" / "state_0000002.safetensors"
+    before = state.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    result = run_graph(distilled(iterations=3, run_name="full", existing_run="continue it"))
+    assert not result.success
+    assert "No space left" in result.error and "Free some space" in result.error
+    assert checkpoints(runs / "full") == [state.name] and state.read_bytes() == before
+    monkeypatch.undo()
+    assert run_graph(distilled(iterations=3, run_name="full", existing_run="continue it")).success
+
+
+def test_what_failed_is_told_even_if_the_disk_is_full_too(run_graph, monkeypatch, caplog):
+    from sid_pack.nodes.training import loop as training
+    from sid_pack.sid_core.files import checkpoint
+
+    def fail(error: Exception):
+        def failing(*_):
+            raise error
+
+        return failing
+
+    monkeypatch.setattr(checkpoint, "save_file", fail(OSError(28, "No space left on device")))
+    monkeypatch.setattr(training.Progress, "update", fail(RuntimeError("what failed first")))
+    result = run_graph(distilled(run_name="both"))
+    assert "what failed first" in result.error
+    assert "could not be saved" in caplog.text and "Free some space" in caplog.text
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run_graph, runs, caplog):
+    result = run_graph(distilled(iterations=3, save_every=2, run_name="damaged"))
+    unbroken = final_state(runs / "damaged", 3)
+    newest = runs / "damaged" / "state_0000003.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1_000_000])
+    result = run_graph(distilled(iterations=3, save_every=1, run_name="damaged", existing_run="continue it"))
+    assert result.success, result.error
+    for said in ("state_0000003.safetensors is not a whole", "state_0000002.safetensors before it is used"):
+        assert said in caplog.text
+    assert same(final_state(runs / "damaged", 3), unbroken)
+
+
+def test_a_second_run_in_the_folder_is_refused(run_graph, runs):
+    from sid_pack.sid_core.files.run_folder import RunFolder
+
+    with RunFolder(runs / "busy"):
+        result = run_graph(distilled(run_name="busy"))
+        assert "another run is at work in" in result.error and "another name" in result.error
+    assert run_graph(distilled(run_name="busy")).success
+
+
+def test_starting_over_replaces_the_run(run_graph, runs):
+    assert run_graph(distilled(iterations=3, run_name="anew", seed=1)).success
+    result = run_graph(distilled(iterations=2, run_name="anew", seed=2))
+    assert result.success, result.error
+    assert checkpoints(runs / "anew") == ["state_0000002.safetensors"]
+    assert len(metrics(runs / "anew")) == 2 and not (runs / "anew" / "replaced").exists()
+
+
+def test_comfyui_ended_in_mid_run_costs_what_came_after_the_last_checkpoint(run_graph, comfyui_path, tmp_path, runs):
+    """A real server, killed; what it leaves is continued here and ends bitwise as the unbroken run.
+
+    Closing it by SIGTERM or Ctrl-C ends its worker thread as abruptly, so this is the case for all of them.
+    """
+    from sid_pack.sid_core.headless.client import Run
+    from sid_pack.sid_core.headless.host import serve
+
+    name = "ended"
+    graph = distilled(iterations=10_000, save_every=2, run_name=name)
+    left = tmp_path / "output" / "sid_runs" / name
+    with serve(comfyui_path, base_directory=tmp_path) as host:
+        (server,) = psutil.Process().children()
+        queued = threading.Thread(target=lambda: _ignoring_its_end(Run(host.url, graph, lambda _: None)), daemon=True)
+        queued.start()
+        deadline = time.monotonic() + 120
+        while len(checkpoints(left)) < 2:
+            assert time.monotonic() < deadline, host.log_tail()
+            time.sleep(0.01)
+        server.kill()
+        server.wait(20)
+    queued.join(20)
+    reached = metrics(left)[-1]["iteration"]
+    newest = int(checkpoints(left)[-1].removeprefix("state_").removesuffix(".safetensors"))
+    assert reached - 2 <= newest <= reached
+    (runs / name).parent.mkdir(parents=True, exist_ok=True)
+    left.rename(runs / name)
+    goal = reached + 2
+    assert run_graph(distilled(iterations=goal, run_name=name, existing_run="continue it")).success
+    assert run_graph(distilled(iterations=goal, run_name="unbroken")).success
+    assert same(final_state(runs / name, goal), final_state(runs / "unbroken", goal))
+    assert [row["iteration"] for row in metrics(runs / name)] == list(range(1, goal + 1))
+
+
+def _ignoring_its_end(run) -> None:
+    from sid_pack.sid_core.headless import HeadlessError
+
+    with contextlib.suppress(HeadlessError):
+        asyncio.run(run.execute())

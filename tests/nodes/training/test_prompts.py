@@ -1,0 +1,190 @@
+import shutil
+import sys
+
+import pytest
+from graphs import node
+
+
+def prompts(text: str = "", file: str = "", **others) -> dict:
+    """Older graphs have neither of the others."""
+    listed = node("SiDPrompts", text=text, file=file, **others)
+    return {"prompts": listed, "shown": node("PreviewAny", source=["prompts", 1])}
+
+
+def texts(result) -> list[str]:
+    assert result.success, result.error
+    return list(result.value("prompts"))
+
+
+@pytest.fixture
+def wildcards(comfyui):
+    """The folder `wildcards` in ComfyUI's input folder."""
+    folder = comfyui.base_directory / "input" / "wildcards"
+    (folder / "things").mkdir(parents=True)
+    (folder / "colour.txt").write_text("# seen by none\nred\nblue\n")
+    (folder / "things" / "fruit.txt").write_text("__colour__ apple\n")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_box_and_file_are_joined_and_repeats_dropped_and_counted(run_graph, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("# a comment\n\nein Bär\nred apple\n", encoding="utf-8-sig")
+    result = run_graph(prompts("red apple\n  blue sky  \nred apple", str(file)))
+    assert result.success, result.error
+    assert list(result.value("prompts")) == ["red apple", "blue sky", "ein Bär"]
+    assert result.value("prompts", 1) == 3
+    assert result.outputs["prompts"]["text"] == ["3 prompts, 2 duplicates dropped"]
+
+
+def test_the_demos_prompts_are_found_by_name(run_graph):
+    result = run_graph(prompts(file="emoji_names.txt"))
+    assert result.success, result.error
+    assert result.value("prompts", 1) == 1264
+
+
+def test_a_file_in_the_input_folder_is_found_by_name_and_read_again_when_it_changes(run_graph, comfyui):
+    file = comfyui.base_directory / "input" / "mine.txt"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("one\n")
+    assert run_graph(prompts(file="mine.txt")).value("prompts", 1) == 1
+    file.write_text("one\ntwo\n")
+    assert run_graph(prompts(file="mine.txt")).value("prompts", 1) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\xff\xfe\x00caf\xe9", "not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text"),
+        (b"PK\0\0", "not a text file"),
+        (b"# only\n\n", "there are no prompts"),
+    ],
+)
+def test_a_file_that_is_no_prompt_list_is_refused(run_graph, tmp_path, content, says):
+    file = tmp_path / "bad.txt"
+    file.write_bytes(content)
+    result = run_graph(prompts(file=str(file)))
+    assert not result.success
+    assert says in result.error
+
+
+def test_a_missing_file_is_named_with_where_it_was_looked_for(run_graph):
+    result = run_graph(prompts(file="no/such.txt"))
+    assert not result.success
+    assert "'no/such.txt'" in result.error and "input" in result.error
+
+
+def test_no_prompts_at_all(run_graph):
+    result = run_graph(prompts("# nothing\n\n"))
+    assert not result.success
+    assert "there are no prompts" in result.error
+
+
+def test_a_folder_of_text_json_lines_and_csv(run_graph, tmp_path):
+    (tmp_path / "a.csv").write_text('id,caption\n1,"red, round apple"\n2,blue sky\n')
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.jsonl").write_text('{"caption": "ein B\\u00e4r"}\n{"caption": "blue sky"}\n')
+    (tmp_path / "z.txt").write_text("plain\n")
+    result = run_graph(prompts("first", str(tmp_path), column="caption"))
+    assert texts(result) == ["first", "red, round apple", "blue sky", "ein Bär", "plain"]
+    assert result.outputs["prompts"]["text"] == ["5 prompts, 1 duplicates dropped"]
+    (tmp_path / "more" / "c.txt").write_text("new\n")
+    assert "new" in texts(run_graph(prompts("first", str(tmp_path), column="caption")))
+
+
+def test_a_missing_column_is_named_with_those_there_are(run_graph, tmp_path):
+    (tmp_path / "a.csv").write_text("id,caption\n1,apple\n")
+    result = run_graph(prompts(file=str(tmp_path / "a.csv")))
+    assert not result.success
+    assert "no column 'prompt'; there are 'id', 'caption'" in result.error
+
+
+def test_templates_are_drawn_by_their_text_and_the_seed(run_graph, wildcards):
+    template = "a {big|small} __things/fruit__, {2$$x|y|z} (art:1.2)"
+    drawn = texts(run_graph(prompts(template, variants=200, seed=5)))
+    # Two sizes, two colours, and two of three letters in either order.
+    assert len(drawn) == 2 * 2 * 6 and len(set(drawn)) == 24
+    pairs = ("x,y", "y,x", "x,z", "z,x", "y,z", "z,y")
+    expected = {f"a {s} {c} apple, {p} (art:1.2)" for s in ("big", "small") for c in ("red", "blue") for p in pairs}
+    assert set(drawn) == expected
+    few = texts(run_graph(prompts(template, variants=3, seed=5)))
+    assert set(few) < set(drawn) and few == drawn[: len(few)]
+    assert texts(run_graph(prompts(f"another\n{{a|b}} line\n{template}", variants=3, seed=5)))[-len(few) :] == few
+    assert len({tuple(texts(run_graph(prompts(template, variants=3, seed=seed)))) for seed in range(4)}) == 4
+
+
+def test_a_wildcard_file_that_changes_is_read_again(run_graph, wildcards):
+    assert set(texts(run_graph(prompts("__colour__", variants=50)))) == {"red", "blue"}
+    (wildcards / "colour.txt").write_text("green\n")
+    assert texts(run_graph(prompts("__colour__", variants=50))) == ["green"]
+
+
+def test_another_wildcard_folder(run_graph, tmp_path):
+    (tmp_path / "animal.txt").write_text("cat\n")
+    assert texts(run_graph(prompts("a __animal__", wildcards=str(tmp_path)))) == ["a cat"]
+
+
+ORDINARY = [
+    "smile :} {cat} a|b",
+    "[red|blue] apple  // two  spaces # and /* all */ of this",
+    "{cat} | {dog}",
+    "}|{",
+    "{a|b",
+    "snake_case and __ and ____ and a__b",
+    "${x} %{y} 50%",
+]
+
+
+def test_lines_without_the_syntax_are_not_changed_and_need_no_package(run_graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dynamicprompts.generators", None)
+    assert texts(run_graph(prompts("\n".join(ORDINARY)))) == ORDINARY
+    templates = ["{a|b}", "__colour__"]
+    assert texts(run_graph(prompts("\n".join(templates), variants=0))) == templates
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("a __nothing__", "there is nothing for __nothing__ in the prompt 'a __nothing__'"),
+        ("{a|__nothing__}", "where there are colour, things/fruit"),
+        ("{$$|}", "the prompt '{$$|}' can't be read as a template"),
+        ("__self__", "on and on"),
+    ],
+)
+def test_a_template_that_can_not_be_drawn_is_quoted(run_graph, wildcards, template, says):
+    if "self" in template:
+        (wildcards / "self.txt").write_text("__self__ again\n")
+    result = run_graph(prompts(template, variants=20))
+    assert not result.success
+    assert says in result.error
+
+
+def test_a_missing_package_is_named_with_how_to_install_it(run_graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dynamicprompts.generators", None)
+    result = run_graph(prompts("{red|blue} apple"))
+    assert not result.success
+    assert "'{red|blue} apple'" in result.error and "pip install dynamicprompts" in result.error
+
+
+def test_reading_many_prompts_is_told_and_can_be_cancelled(run_graph, tmp_path, monkeypatch):
+    import comfy.model_management
+
+    from sid_pack.nodes.training import prompts as module
+
+    file = tmp_path / "many.txt"
+    file.write_text("\n".join(f"prompt {i}" for i in range(25_000)))
+    said = []
+    monkeypatch.setattr(module, "say_on_node", lambda text, node_id: said.append(text))
+    assert run_graph(prompts(file=str(file))).success
+    assert said == ["reading prompts: 10,000", "reading prompts: 20,000", "25000 prompts"]
+
+    def cancel(text, node_id):
+        said.append(text)
+        comfy.model_management.interrupt_current_processing()
+
+    said.clear()
+    monkeypatch.setattr(module, "say_on_node", cancel)
+    assert not run_graph(prompts("more", file=str(file))).success
+    assert said == ["reading prompts: 10,000"]
+    assert not list(module.prompts_folder().glob("*.tmp"))

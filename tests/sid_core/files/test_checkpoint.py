@@ -1,0 +1,344 @@
+"""A run to and from disk: bit for bit, or not at all."""
+
+import errno
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from oracles import ToyDistillation, small
+from safetensors.torch import load_file, save_file
+
+from sid_pack.sid_core.files import atomic, checkpoint
+from sid_pack.sid_core.files.checkpoint import (
+    NotACheckpointError,
+    OtherRunError,
+    load_run,
+    read_tensors,
+    save_run,
+    write_tensors,
+)
+from sid_pack.sid_core.method.guidance import Guidance
+from sid_pack.sid_core.method.process import VP
+from sid_pack.sid_core.training.run import Run
+from sid_pack.sid_core.training.settings import Settings
+
+SETTINGS = small(Settings(Guidance.lsg(2.0), steps=3, ema_half_life_images=100))
+IDENTITY = {"base": "toy-4-abc", "prompts": "3"}
+
+
+def toy(settings: Settings = SETTINGS) -> ToyDistillation:
+    return ToyDistillation(VP.stable_diffusion(), settings)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The state of a run after three iterations."""
+    path = tmp_path / "run" / "state.safetensors"
+    distillation = toy()
+    distillation.train(3)
+    save_run(distillation.run, path, IDENTITY)
+    return path
+
+
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(saved):
+    unbroken, resumed = toy(), toy()
+    with torch.no_grad():  # what a new run starts from must not matter
+        for weight in [*resumed.run.student.parameters(), *resumed.run.fake.parameters(), *resumed.run.ema.average]:
+            weight += 1
+    load_run(resumed.run, saved, IDENTITY)
+    expected = unbroken.train(7)
+    assert resumed.train(4) == expected[3:]
+    for mine, theirs in zip(resumed.weights(), unbroken.weights(), strict=True):
+        assert torch.equal(mine, theirs)
+    for mine, theirs in zip(resumed.run.ema.average, unbroken.run.ema.average, strict=True):
+        assert torch.equal(mine, theirs)
+    assert (resumed.run.iteration, resumed.run.images) == (7, 7 * 8)
+
+
+def test_the_scales_of_losses_belong_to_the_state(tmp_path):
+    def scaled() -> ToyDistillation:
+        distillation = toy()
+        distillation.run = Run(distillation.run.student, distillation.run.fake, SETTINGS, loss_scaling=True)
+        return distillation
+
+    unbroken, broken, resumed = scaled(), scaled(), scaled()
+    for each in (unbroken, broken):
+        each.train(1)
+        each.run.student_scaler.update(1024.0)
+        each.train(2)
+    save_run(broken.run, tmp_path / "state.safetensors", IDENTITY)
+    load_run(resumed.run, tmp_path / "state.safetensors", IDENTITY)
+    assert resumed.run.student_scaler.state_dict() == unbroken.run.student_scaler.state_dict()
+    assert resumed.run.student_scaler.get_scale() == 1024
+    assert resumed.train(4) == unbroken.train(4)
+    with pytest.raises(OtherRunError, match="student_scaler"):
+        load_run(toy().run, tmp_path / "state.safetensors", IDENTITY)
+
+
+def test_a_run_saved_before_its_first_iteration_can_be_loaded(tmp_path):
+    save_run(toy().run, tmp_path / "new.safetensors", IDENTITY)
+    resumed = toy()
+    load_run(resumed.run, tmp_path / "new.safetensors", IDENTITY)
+    assert resumed.train(2) == toy().train(2)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.05, 0.5, 0.999])
+def test_a_truncated_state_is_refused_and_says_what_to_do(saved, share):
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(NotACheckpointError, match="state.safetensors is not a whole.*copy or download it again"):
+        load_run(toy().run, saved, IDENTITY)
+
+
+def test_a_pickle_under_a_safetensors_name_is_refused_and_not_run(tmp_path):
+    path, trace = tmp_path / "model.safetensors", tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (trace,)
+
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(NotACheckpointError, match="model.safetensors is not a whole safetensors file"):
+        read_tensors(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_safetensors_of_another_kind_are_refused_by_name(tmp_path, metadata):
+    path = tmp_path / "lora.safetensors"
+    save_file({"lora_up.weight": torch.zeros(2)}, path, metadata)
+    with pytest.raises(NotACheckpointError, match="lora.safetensors is no distillation state"):
+        load_run(toy().run, path, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"steps": 4}, "steps: 3 then, 4 now"),
+        ({"learning_rate_decay_iterations": 9}, "learning_rate_decay_iterations: 0 then, 9 now"),
+        ({"guidance": Guidance.zero_cfg()}, "guidance: .*lsg.* then, .*zero_cfg.* now"),
+    ],
+)
+def test_a_run_of_other_settings_is_refused_and_they_are_named(saved, changes, named):
+    other = toy(replace(SETTINGS, **changes))
+    before = other.weights()
+    with pytest.raises(OtherRunError, match=named) as refused:
+        load_run(other.run, saved, IDENTITY)
+    assert "batch" not in str(refused.value)  # it is the same
+    assert all(torch.equal(a, b) for a, b in zip(before, other.weights(), strict=True))
+
+
+def test_a_run_of_another_base_is_refused_and_both_are_named(saved):
+    with pytest.raises(OtherRunError, match="base: toy-4-abc then, toy-4-xyz now"):
+        load_run(toy().run, saved, IDENTITY | {"base": "toy-4-xyz"})
+
+
+def test_learning_rates_may_change_and_are_reported(saved):
+    """The optimizers go on with the new ones, and with their old moments."""
+    faster = toy(replace(SETTINGS, fake_learning_rate=0.02))
+    assert load_run(faster.run, saved, IDENTITY) == {"fake_learning_rate": (0.01, 0.02)}
+    other, same = toy(replace(SETTINGS, student_learning_rate=0.5)), toy()
+    assert load_run(other.run, saved, IDENTITY) == {"student_learning_rate": (0.01, 0.5)}
+    assert load_run(same.run, saved, IDENTITY) == {}
+    before = same.weights()[0]
+    other.train(1)
+    same.train(1)
+    # One step of Adam is proportional to the learning rate, and the moments were the same.
+    torch.testing.assert_close(other.weights()[0] - before, 50 * (same.weights()[0] - before))
+
+
+def test_a_run_stopped_after_the_fake_scores_half_of_an_iteration_goes_on_exactly(tmp_path):
+    """As by Cancel, which the host raises within a forward. The teacher is asked after the fake score has learnt."""
+
+    class Cancelled(BaseException):
+        pass
+
+    def cancelling(*_args):
+        raise Cancelled
+
+    stopped, resumed, unbroken = toy(), toy(), toy()
+    stopped.train(3)
+    whole, before = stopped.predict, stopped.run.fake.w.detach().clone()
+    stopped.predict = replace(whole, teacher=cancelling)
+    with pytest.raises(Cancelled):
+        stopped.train(1)
+    assert not torch.equal(stopped.run.fake.w, before) and not stopped.run.torn
+    save_run(stopped.run, tmp_path / "half.safetensors", IDENTITY)
+    load_run(resumed.run, tmp_path / "half.safetensors", IDENTITY)
+    assert resumed.train(3) == unbroken.train(6)[3:]
+    for mine, theirs in zip(resumed.weights(), unbroken.weights(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("network", ["student", "fake"])
+def test_a_run_stopped_within_an_optimizers_step_says_so(network, monkeypatch):
+    distillation = toy()
+    distillation.train(1)
+    optimizer = getattr(distillation.run, f"{network}_optimizer")
+    monkeypatch.setattr(optimizer, "step", lambda: [][0])
+    with pytest.raises(IndexError):
+        distillation.train(1)
+    assert distillation.run.torn
+
+
+class Scaler:
+    """A state of plain values and tensors, as a gradient scaler's or another optimizer's."""
+
+    def __init__(self):
+        self.state = {"scale": 1.0, "tracker": 0, "history": torch.zeros(2)}
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
+def test_further_parts_of_a_run_are_saved_with_it(tmp_path):
+    distillation, again = toy(), toy()
+    distillation.run.further["scaler"], again.run.further["scaler"] = Scaler(), Scaler()
+    distillation.run.further["scaler"].state = {"scale": 0.1 + 0.2, "tracker": 7, "history": torch.ones(2)}
+    save_run(distillation.run, tmp_path / "a.safetensors", IDENTITY)
+    load_run(again.run, tmp_path / "a.safetensors", IDENTITY)
+    loaded = again.run.further["scaler"].state
+    assert loaded.pop("history").tolist() == [1, 1]
+    assert loaded == {"scale": 0.1 + 0.2, "tracker": 7}
+    with pytest.raises(OtherRunError, match=r"further: \['scaler'\] then, \[\] now"):
+        load_run(toy().run, tmp_path / "a.safetensors", IDENTITY)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.99])
+def test_a_single_wrong_bit_is_noticed(saved, place):
+    content = bytearray(saved.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    content[header + int((len(content) - header) * place)] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(NotACheckpointError, match="state.safetensors is damaged"):
+        load_run(toy().run, saved, IDENTITY)
+
+
+def test_a_state_of_version_0_1_0_goes_on_exactly(saved):
+    """Without checksum, values and half iterations; settings that it did not know yet had their defaults."""
+    tensors, metadata = read_tensors(saved)
+    settings = json.loads(metadata["settings"])
+    del settings["gradient_norm"]
+    old = {"format": "sid-run-1", "settings": json.dumps(settings), "identity": json.dumps({"base": "toy-4-abc"})}
+    write_tensors(saved, tensors, old | {"counters": json.dumps({"iteration": 3, "images": 24})})
+    resumed = toy()
+    assert load_run(resumed.run, saved, IDENTITY) == {}
+    assert resumed.train(4) == toy().train(7)[3:]
+    with pytest.raises(OtherRunError, match="gradient_norm: 0.0 then, 1.0 now"):
+        load_run(toy(replace(SETTINGS, gradient_norm=1.0)).run, saved, IDENTITY)
+
+
+def test_the_state_is_safetensors_with_readable_metadata(saved):
+    tensors, metadata = read_tensors(saved)
+    assert json.loads(metadata["settings"])["guidance"]["teacher"] == 2.0
+    assert json.loads(metadata["counters"]) == {
+        "iteration": 3,
+        "images": 24,
+        "fake_updated": 0,
+        "fake_loss": pytest.approx(toy().train(3)[-1].fake_loss),
+    }
+    assert {key.split(".")[0] for key in tensors} == {"student", "fake", "ema", "student_optimizer", "fake_optimizer"}
+
+
+def test_tensors_come_back_as_they_were_written(tmp_path):
+    tensors = {
+        "transposed": torch.arange(6.0).view(2, 3).T,
+        "half": torch.ones(3, dtype=torch.float16),
+        "scalar": torch.tensor(5),
+        "trained": torch.ones(2, requires_grad=True),
+    }
+    write_tensors(tmp_path / "new" / "folder" / "a.safetensors", tensors, {"who": "me"})
+    read, metadata = read_tensors(tmp_path / "new" / "folder" / "a.safetensors")
+    assert metadata == {"who": "me"}
+    torch.testing.assert_close(read, {key: tensor.detach() for key, tensor in tensors.items()}, rtol=0, atol=0)
+
+
+def test_a_written_file_is_readable_to_those_the_user_lets_read_files(tmp_path):
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.ones(1)}, {})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+FULL_DISK = """
+import resource, runpy, sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from sid_core.files.checkpoint import write_tensors
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    write_tensors(Path(sys.argv[2]), {"a": torch.ones(100_000)}, {})
+except OSError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on a file's size to be had")
+def test_a_write_that_the_system_cuts_short_leaves_the_previous_file(tmp_path):
+    path = tmp_path / "student.safetensors"
+    write_tensors(path, {"a": torch.zeros(10)}, {"run": "previous"})
+    before = path.read_bytes()
+    root = Path(checkpoint.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(root), str(path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert f"could not write {path} (0 MB)" in done.stderr
+    assert "Free some space" in done.stderr
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["save_file", "fsync", "replace"])
+def test_no_space_at_any_step_of_saving_leaves_the_previous_state(saved, monkeypatch, step):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    owner = {"save_file": checkpoint, "fsync": atomic.os, "replace": Path}[step]
+    before = saved.read_bytes()
+    distillation = toy()
+    distillation.train(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, full)
+        with pytest.raises(OSError, match="state.safetensors.*No space left.*previous file of that name is unchanged"):
+            save_run(distillation.run, saved, IDENTITY)
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+    load_run(toy().run, saved, IDENTITY)
+
+
+def test_an_interruption_while_saving_leaves_the_previous_state(saved, monkeypatch):
+    def interrupted(tensors, path, metadata):
+        save_file(tensors, path, metadata)
+        raise KeyboardInterrupt
+
+    before = saved.read_bytes()
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_run(toy().run, saved, IDENTITY)
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_saving_again_replaces_the_state(saved):
+    distillation = toy()
+    distillation.train(5)
+    save_run(distillation.run, saved, IDENTITY)
+    weights = load_file(saved)
+    for name, value in distillation.run.student.state_dict().items():
+        assert torch.equal(weights[f"student.{name}"], value)
+
+
+def test_a_state_with_other_weights_is_refused_in_plain_words(saved):
+    other = toy()
+    other.run.student = torch.nn.Linear(2, 2)
+    with pytest.raises(OtherRunError, match="holds other weights"):
+        load_run(other.run, saved, IDENTITY)
