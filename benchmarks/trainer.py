@@ -104,9 +104,9 @@ class Measured:
 
 def plain(subject: Subject, guidance, batch: int) -> Contender:
     """The plain implementation, whose teacher is the loaded model itself."""
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.model import process_of
 
-    process = adapt.process_of(subject.model)
+    process = process_of(subject.model)
     settings = PlainSettings(
         (guidance.fake_train, guidance.fake_score, guidance.teacher), batch, LEARNING_RATE, EMA_HALF_LIFE
     )
@@ -140,7 +140,8 @@ def plain(subject: Subject, guidance, batch: int) -> Contender:
 
 def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) -> Contender:
     """What SiDDistill does in its modes."""
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.conditioning import conditioning_tensors
+    from sid_pack.nodes.host.model import compute_dtype, process_of
     from sid_pack.nodes.sampling.guiders import SiDGuider
     from sid_pack.nodes.training.memory import Savings
     from sid_pack.nodes.training.roles import LoRAOptions, full_roles, lora_roles
@@ -148,7 +149,7 @@ def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) ->
     from sid_pack.sid_core.training.run import Run
     from sid_pack.sid_core.training.settings import Settings
 
-    model, process = subject.model, adapt.process_of(subject.model)
+    model, process = subject.model, process_of(subject.model)
     guider = SiDGuider(model, guidance, None, 0.0)
     latent = torch.zeros(1, *subject.latent_shape)
 
@@ -158,7 +159,7 @@ def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) ->
 
     guider.set_conds(conditioning(""), conditioning(""))
     began = time.perf_counter()
-    conds = [adapt.conditioning_tensors(model, conditioning(text), latent) for text in (*subject.texts, "")]
+    conds = [conditioning_tensors(model, conditioning(text), latent) for text in (*subject.texts, "")]
     prompts = PromptSet.of(subject.texts, conds[:-1], conds[-1])
     once = time.perf_counter() - began
     savings = Savings(batch, recompute, can_offload=False)
@@ -176,7 +177,7 @@ def ours(subject: Subject, guidance, batch: int, lora: bool, recompute: bool) ->
         ema_half_life_images=EMA_HALF_LIFE,
         seed=SEED,
     )
-    in_float16 = adapt.compute_dtype(model) == torch.float16
+    in_float16 = compute_dtype(model) == torch.float16
     run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16)
     return of_run(run, roles, prompts, process, subject, once)
 

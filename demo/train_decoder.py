@@ -26,15 +26,15 @@ GUIDANCE = 2.0
 def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
     """The latents (len(TIMES), N, C, H, W), noised to TIMES and denoised by the guided teacher in STEPS."""
     from sid_pack.nodes.demo import model as demo_model
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.model import predictor, process_of
     from sid_pack.sid_core.method.guidance import guided
     from sid_pack.sid_core.method.sampling import few_step, step_times
 
     teacher, clip, _ = demo_model.load_demo()
     contexts = torch.cat([clip.encode_from_tokens(clip.tokenize(caption)) for caption in captions])
     empty = clip.encode_from_tokens(clip.tokenize(""))
-    process = adapt.process_of(teacher)
-    predict = adapt.predictor(teacher.model, process)
+    process = process_of(teacher)
+    predict = predictor(teacher.model, process)
     generator = torch.manual_seed(0)
 
     def batch_denoised(x0: Tensor, rows: Tensor, time: int) -> Tensor:

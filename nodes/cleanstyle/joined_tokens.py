@@ -55,7 +55,7 @@ def _is_style_reference(patch: Any) -> bool:
 def purify_style_references(model: ModelPatcher, settings: Settings, progress_at: Callable[[float], float]) -> None:
     """From now on the tokens of a MODEL's style references are purified; the MODEL must be the caller's own clone.
 
-    progress_at: from sigma to progress, see `adapt.progress_by_sigma`. Purifying it again replaces the first.
+    progress_at: from sigma to progress, see `progress_by_sigma`. Purifying it again replaces the first.
     """
     model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _Purifier(settings, progress_at))

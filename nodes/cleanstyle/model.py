@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.method.cleanstyle import Spectrum
-from ..host import adapt
+from ..host.model import compute_dtype, progress_by_sigma
 from ..host.unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
 from ..image_prompts.attention import (
     Attention,
@@ -35,7 +35,7 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
     _check(settings)
     if style_references(model):  # of a DiT, which has no cross-attention
         clone = model.clone()
-        purify_style_references(clone, settings, adapt.progress_by_sigma(model))
+        purify_style_references(clone, settings, progress_by_sigma(model))
         return clone
     prompts = _purifiable(model)
     if not prompts:
@@ -49,7 +49,7 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
             f"chosen here. Set blocks to '{ALL}', or give the image prompt other blocks (or weight type)."
         )
     _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
-    progress_at, together = adapt.progress_by_sigma(model), Together()
+    progress_at, together = progress_by_sigma(model), Together()
     clone = model.clone()
     put_attention(
         clone,
@@ -112,7 +112,7 @@ def spectra(model: ModelPatcher, pictures: int = 1) -> Iterator[LayerSpectrum]:
         for number, branch in enumerate(getattr(attention, "branches", ())):
             if not isinstance(branch, PurifiedBranch):
                 continue
-            for which, spectrum in _spectra_of(branch.branch, layer, pictures, adapt.compute_dtype(model)).items():
+            for which, spectrum in _spectra_of(branch.branch, layer, pictures, compute_dtype(model)).items():
                 yield LayerSpectrum(layer, number, which, spectrum, branch.settings)
 
 

@@ -234,7 +234,7 @@ class PurifiedBranch:
     """A Branch with its content taken out. It has no state of a run: what it keeps is of the reference alone."""
 
     def __init__(self, branch: Branch, settings: Settings, progress_at: Callable[[float], float], together: Together):
-        """progress_at: from sigma to progress, see `adapt.progress_by_sigma`. together: with the same settings."""
+        """progress_at: from sigma to progress, see `progress_by_sigma`. together: with the same settings."""
         self.branch = branch
         self.settings = settings
         self.progress_at = progress_at

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..host import adapt
+from ..host.model import progress_by_sigma
 from ..pictures.charts import FAINT, INK
 from .model import LayerSpectrum, spectra
 from .purify import OFF, Settings
@@ -58,7 +58,7 @@ def measure(model: ModelPatcher, sigmas: Tensor, picture: int) -> tuple[list[Sch
     found = list(spectra(model, picture))
     if not found:
         raise ValueError("this MODEL has no CleanStyle on an image prompt: connect a CleanStyle node before this one.")
-    progress_at = adapt.progress_by_sigma(model)
+    progress_at = progress_by_sigma(model)
     progress = [progress_at(sigma) for sigma in sigmas.tolist()]
     all_settings = list(dict.fromkeys(layer.settings for layer in found))
     schedules = [Schedule(_in_words(settings), _alphas(settings, progress)) for settings in all_settings]

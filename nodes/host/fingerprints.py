@@ -16,7 +16,7 @@ INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def encoding_digest(clip, model: ModelPatcher, latent: Tensor, prompts: PromptFile) -> str:
-    """Of all that decides how `adapt.conditioning_tensors` of these prompts come out, but the prompts' own texts."""
+    """Of all that decides how `conditioning_tensors` of these prompts come out, but the prompts' own texts."""
     digest = hashlib.sha256(FORMAT.encode())
     options = (clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, type(clip.tokenizer).__qualname__)
     _add(digest, options)

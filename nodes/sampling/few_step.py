@@ -12,7 +12,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.method.sampling import NOISE_MODES, few_step
-from ..host import adapt
+from ..host.latents import model_latent
+from ..host.model import sampler_process, sigmas_for
+from ..sampling.attached import student_info
 
 log = logging.getLogger(__name__)
 AUTO = "as trained"
@@ -24,9 +26,9 @@ def sample_few_step(
     """The method's sampler in the host's form (k-diffusion): x is noised already, model(x, sigma) is clean."""
     extra_args = extra_args or {}
     guider = model.inner_model
-    process = adapt.sampler_process(guider.inner_model.model_sampling)
+    process = sampler_process(guider.inner_model.model_sampling)
     if noise_mode == AUTO:
-        info = adapt.student_info(guider.model_patcher)
+        info = student_info(guider.model_patcher)
         noise_mode = info.noise_mode if info else "fresh"
     draw = comfy.k_diffusion.sampling.default_noise_sampler(x, seed=extra_args.get("seed"))
     step = iter(range(len(sigmas)))
@@ -54,7 +56,7 @@ def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
 
     Raises ValueError where steps is 0 and the MODEL is no student.
     """
-    info = adapt.student_info(model)
+    info = student_info(model)
     if steps == 0 and info is None:
         raise ValueError(
             "steps is 0, which means 'as the student was trained', but this MODEL is not a SiD student. Give a number "
@@ -67,7 +69,7 @@ def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
                     "SiD: %s is %g, but this student was trained for %g; it may look worse", name, asked, trained
                 )
         steps, t_init = steps or info.steps, t_init or info.t_init
-    return adapt.sigmas_for(model, steps, t_init or None)
+    return sigmas_for(model, steps, t_init or None)
 
 
 def _schedule_inputs() -> list[io.Input]:
@@ -169,7 +171,7 @@ class SiDGenerate(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, seed, width, height, batch_size, steps, t_init, noise_mode):
         sigmas = schedule(model, steps, t_init)
-        latent = adapt.model_latent(model, torch.zeros(batch_size, 4, height // 8, width // 8))
+        latent = model_latent(model, torch.zeros(batch_size, 4, height // 8, width // 8))
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, positive)
         guider.set_cfg(1.0)

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.method.guidance import Guidance, steer_away
-from ..host import adapt
+from ..host.weights import with_ordinary_weights
 
 WEAKER = "sid_weaker"
 
@@ -32,10 +32,10 @@ class SiDGuider(comfy.samplers.CFGGuider):
         self.set_cfg(guidance.teacher)
 
     def with_ordinary_weights(self) -> "SiDGuider":
-        """The same to train with, see `adapt.with_ordinary_weights`."""
+        """The same to train with, see `with_ordinary_weights`."""
         guider = copy.copy(self)
-        guider.model_patcher = adapt.with_ordinary_weights(self.model_patcher)
-        guider.weaker = self.weaker and adapt.with_ordinary_weights(self.weaker)
+        guider.model_patcher = with_ordinary_weights(self.model_patcher)
+        guider.weaker = self.weaker and with_ordinary_weights(self.weaker)
         return guider
 
     def set_conds(self, positive: list, negative: list) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ...sid_core.files.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from ...sid_core.files.student import StudentInfo
-from ..host import adapt
+from ..host.model import signature_of
 from ..host.progress import say_on_node
-from .loras import attached_lora, with_lora
+from ..host.weights import patched_weights
+from .attached import as_student, attached_lora, student_info, with_lora
 
 WHOLE, LORA = "diffusion_models", "loras"  # folders of ComfyUI, and of its output
 AS_TRAINED, MERGED = "as trained", "whole model"
@@ -28,7 +29,7 @@ def student_tensors(model: ModelPatcher, dtype: torch.dtype, merge: bool) -> tup
     lora = None if merge else attached_lora(model)
     if lora is not None:
         return LORA, {name: tensor.to(dtype) for name, tensor in lora.items()}
-    return WHOLE, {PREFIX + key: weight for key, weight in adapt.patched_weights(model, dtype).items()}
+    return WHOLE, {PREFIX + key: weight for key, weight in patched_weights(model, dtype).items()}
 
 
 def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
@@ -38,7 +39,7 @@ def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
         info = StudentInfo.from_metadata(metadata)
     except NotACheckpointError as error:
         raise NotACheckpointError(f"{path.name} can't be loaded as a student: {error}") from error
-    base = adapt.signature_of(model)
+    base = signature_of(model)
     if info.base != base:
         raise ValueError(
             f"{path.name} is a student of {info.base}, but the connected MODEL is {base}. Connect the model it was "
@@ -47,7 +48,7 @@ def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
     if any(key.endswith(".lora_down.weight") for key in weights):
         return with_lora(model, weights, info)
     weights = {key.removeprefix(PREFIX): weight for key, weight in weights.items()}
-    return adapt.as_student(model, weights, info)
+    return as_student(model, weights, info)
 
 
 class SiDSaveStudent(io.ComfyNode):
@@ -88,7 +89,7 @@ class SiDSaveStudent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, filename_prefix, precision, save_as=AS_TRAINED):
-        info = adapt.student_info(model)
+        info = student_info(model)
         if info is None:
             raise ValueError(
                 "this MODEL is not a SiD student, so there is nothing to say how it is to be sampled. Connect "

@@ -17,14 +17,17 @@ from ...sid_core.training.adapters import DEFAULT_TARGETS, TARGETS
 from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
-from ..host import adapt
 from ..host.fingerprints import weights_digest
+from ..host.latents import latent_shapes, model_latent
+from ..host.model import compute_dtype, process_of, signature_of
 from ..host.progress import Progress, say_on_node
+from ..host.weights import with_gradients
+from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
-from ..sampling.loras import lora_tensors, with_lora
+from ..sampling.loras import lora_tensors
 from .encoding import encoded
 from .loop import Schedule, Training, decoder
-from .memory import Savings, plan
+from .memory import Savings
 from .options import CUSTOM, PRESETS, Options
 from .prompts import Prompts
 from .roles import LoRAOptions, full_roles, lora_roles
@@ -289,10 +292,10 @@ class SiDDistill(io.ComfyNode):
         teacher = guider.model_patcher
         guider = guider.with_ordinary_weights()
         model = guider.model_patcher
-        process = adapt.process_of(model)
-        shape = tuple(adapt.model_latent(model, latent["samples"]).shape[1:])
-        base = adapt.signature_of(model)
-        sizes = adapt.latent_shapes(model, more_sizes)
+        process = process_of(model)
+        shape = tuple(model_latent(model, latent["samples"]).shape[1:])
+        base = signature_of(model)
+        sizes = latent_shapes(model, more_sizes)
         # All of it in every run, for what a saved run does not know is not compared with.
         identity = {
             "mode": mode,
@@ -315,7 +318,7 @@ class SiDDistill(io.ComfyNode):
         savings = Savings(
             batch_size, gradient_checkpointing, can_offload=bool(lora) and model.load_device.type != "cpu"
         )
-        with RunFolder(run_folder(run_name), keep_last) as folder, adapt.training():
+        with RunFolder(run_folder(run_name), keep_last) as folder, with_gradients():
             progress = Progress(iterations, batch_size, cls.hidden.unique_id)
             buckets = [
                 Bucket(size, encoded(clip, prompts, guider, torch.zeros(1, *size), cls.hidden.unique_id))
@@ -324,7 +327,7 @@ class SiDDistill(io.ComfyNode):
             if model.load_device.type != "cpu":
                 comfy.model_management.unload_all_models()  # the text encoder has done its part
             roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
-            in_float16 = adapt.compute_dtype(model) == torch.float16
+            in_float16 = compute_dtype(model) == torch.float16
             run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16)
             training = Training(
                 run=run,
@@ -338,7 +341,7 @@ class SiDDistill(io.ComfyNode):
                 schedule=Schedule(iterations, save_every, preview_every, keep_last),
                 savings=savings,
             )
-            planned = plan(training, micro_batch)
+            planned = training.plan_memory(micro_batch)
             log.info("SiD: %s", planned)
             say_on_node(planned, cls.hidden.unique_id)
             if existing_run == START_OVER:
@@ -350,7 +353,7 @@ class SiDDistill(io.ComfyNode):
                     student = with_lora(teacher, lora_tensors(model, roles.student), info)
             else:
                 weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
-                student = adapt.as_student(teacher, weights, info)
+                student = as_student(teacher, weights, info)
         return io.NodeOutput(student, str(folder.path))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...sid_core.data.conditioning import Cond
 from ...sid_core.data.encodings import Encodings, require_room
 from ...sid_core.data.prompts import PromptFile
-from ..host import adapt
+from ..host.conditioning import conditioning_tensors
 from ..host.fingerprints import encoding_digest
 from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, duration, say_on_node
 from ..sampling.guiders import SiDGuider
@@ -28,7 +28,7 @@ def encodings_folder() -> Path:
 
 
 def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_id: str | None) -> Encodings:
-    """The prompts and the guider's ∅-prompt as the teacher takes them. Call it inside `adapt.training()`.
+    """The prompts and the guider's ∅-prompt as the teacher takes them. Call it inside `with_gradients()`.
 
     What is on disk already is not encoded again. latent: (1, C, …), for models that look at its size. Raises the host's
     interrupt when the user has cancelled, and OSError when the disk is too small; what was encoded till then is kept.
@@ -40,10 +40,10 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
             comfy.model_management.throw_exception_if_processing_interrupted()
             with torch.inference_mode():
                 conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-            yield adapt.conditioning_tensors(model, conditioning, latent)
+            yield conditioning_tensors(model, conditioning, latent)
 
     folder = encodings_folder() / encoding_digest(clip, model, latent, prompts)
-    uncond = adapt.conditioning_tensors(model, guider.empty_prompt, latent)
+    uncond = conditioning_tensors(model, guider.empty_prompt, latent)
     encodings = Encodings(prompts, folder, encode, uncond)
     missing = encodings.missing()
     sizes = [len(range(*encodings.span(shard))) for shard in missing]

@@ -21,10 +21,11 @@ from ...sid_core.method.process import VP, Flow
 from ...sid_core.method.sampling import few_step, step_times
 from ...sid_core.training.distill import Bucket, StepResult, distill, generator_for
 from ...sid_core.training.health import Health, HealthWarning
+from ...sid_core.training.memory import Activations, measure_activations
 from ...sid_core.training.run import NotFiniteError, Run
 from ..host.progress import Progress, labelled_rows
 from ..pictures.charts import draw_metrics
-from .memory import Savings, is_out_of_memory, release
+from .memory import Demand, Savings, forwards_at_once, is_out_of_memory, plan, release
 from .roles import Roles
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,32 @@ class Training:
         facts = {"settings": self.run.settings.as_dict(), "schedule": asdict(self.schedule), "identity": self.identity}
         facts |= {"prompts": len(self.buckets[0].prompts), "versions": versions()}
         self.folder.describe(self.run, facts, changes)
+
+    def plan_memory(self, asked: int) -> str:
+        """Choose the micro-batch, as `plan` does, and say what is expected."""
+        run = self.run
+        trained = sum(parameter.numel() for role in (run.student, run.fake) for parameter in role.parameters())
+        demand = Demand(
+            device=self.device,
+            weights=self.roles.weights,
+            trained=trained,
+            batch=run.settings.batch,
+            forwards=forwards_at_once(run.settings.guidance),
+        )
+        return plan(self.savings, demand, asked, self._activations)
+
+    def _activations(self) -> Activations:
+        """Of one picture of the largest size in one of the student's forwards."""
+        largest = max(self.buckets, key=lambda bucket: torch.Size(bucket.latent_shape).numel())
+        cond = {name: values.to(self.device) for name, values in largest.prompts.batch(torch.tensor([0])).items()}
+        x_t = torch.randn(1, *largest.latent_shape, device=self.device)
+        t = self.process.snap(torch.tensor([self.process.default_t_init], device=self.device))
+        kept, self.savings.recompute = self.savings.recompute, False
+        try:
+            with self.roles.ready():
+                return measure_activations(self.roles.network, lambda: self.roles.predict.student(x_t, t, cond))
+        finally:
+            self.savings.recompute = kept
 
     def train(self, show) -> None:
         """To the schedule's end. Cancelled or failing, all that was learnt is saved first; a run that has diverged

@@ -1,17 +1,14 @@
 """What a distillation takes of the device's memory, said before it begins, and what is done when that runs out."""
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import comfy.model_management
 import torch
 
 from ...sid_core.method.guidance import Guidance
-from ...sid_core.training.memory import Activations, measure_activations
-
-if TYPE_CHECKING:
-    from .loop import Training
+from ...sid_core.training.memory import Activations
 
 OFFLOADED_AT_ONCE = 1024**3
 KEPT_FREE = 0.15  # share of the free memory that an estimate may be wrong by
@@ -42,45 +39,46 @@ class Savings:
         return None
 
 
-def plan(training: "Training", asked: int) -> str:
-    """Set the micro-batch to what was asked for, or where that is 0 to what fits, and say what is expected."""
-    run, savings = training.run, training.savings
+@dataclass(frozen=True)
+class Demand:
+    """What a run is made of, as far as memory goes.
+
+    weights: bytes of all networks. trained: numbers that have a gradient and averages. batch: pictures an iteration.
+    forwards: how many of them wait for a backward pass at once.
+    """
+
+    device: torch.device
+    weights: int
+    trained: int
+    batch: int
+    forwards: int
+
+
+def plan(savings: Savings, demand: Demand, asked: int, measure: Callable[[], Activations]) -> str:
+    """Set the micro-batch to what was asked for, or where that is 0 to what fits, and say what is expected.
+
+    measure: what one picture's forward keeps for its backward pass; it may run out of memory itself.
+    """
     try:
-        activations = activations_of(training)
+        activations = measure()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         savings.micro_batch = asked or 1
         return f"memory: not even the forward of one picture fits beside the model; trying {at_a_time(asked or 1)}"
     per_picture = activations.recomputed if savings.recompute else activations.kept
-    per_picture *= forwards_at_once(run.settings.guidance)
-    trained = sum(parameter.numel() for role in (run.student, run.fake) for parameter in role.parameters())
-    optimizers = trained * OPTIMIZER
-    free = comfy.model_management.get_free_memory(training.device)
+    per_picture *= demand.forwards
+    optimizers = demand.trained * OPTIMIZER
+    free = comfy.model_management.get_free_memory(demand.device)
     fits = max(1, int((free * (1 - KEPT_FREE) - optimizers) // max(per_picture, 1)))
-    savings.micro_batch = min(asked or fits, run.settings.batch)
+    savings.micro_batch = min(asked or fits, demand.batch)
     too_much = optimizers + savings.micro_batch * per_picture > free
     return (
-        f"memory: {gigabytes(training.roles.weights)} for weights, with {gigabytes(free)} still free; "
-        f"{gigabytes(optimizers)} for gradients and optimizers of {trained / 1e6:.1f} million trained weights; "
+        f"memory: {gigabytes(demand.weights)} for weights, with {gigabytes(free)} still free; "
+        f"{gigabytes(optimizers)} for gradients and optimizers of {demand.trained / 1e6:.1f} million trained weights; "
         f"{gigabytes(per_picture)} a picture for activations{', recomputed in the backward pass' * savings.recompute}. "
-        f"Of {run.settings.batch}, {at_a_time(savings.micro_batch)}{', which may not fit' * too_much}."
+        f"Of {demand.batch}, {at_a_time(savings.micro_batch)}{', which may not fit' * too_much}."
     )
-
-
-def activations_of(training: "Training") -> Activations:
-    """Of one picture of the largest size in one of the student's forwards."""
-    device, process = training.device, training.process
-    largest = max(training.buckets, key=lambda bucket: torch.Size(bucket.latent_shape).numel())
-    cond = {name: values.to(device) for name, values in largest.prompts.batch(torch.tensor([0])).items()}
-    x_t = torch.randn(1, *largest.latent_shape, device=device)
-    t = process.snap(torch.tensor([process.default_t_init], device=device))
-    kept, training.savings.recompute = training.savings.recompute, False
-    try:
-        with training.roles.ready():
-            return measure_activations(training.roles.network, lambda: training.roles.predict.student(x_t, t, cond))
-    finally:
-        training.savings.recompute = kept
 
 
 def forwards_at_once(guidance: Guidance) -> int:

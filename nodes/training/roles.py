@@ -14,7 +14,8 @@ from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, find_targets
 from ...sid_core.training.distill import Predictor, Predictors
 from ...sid_core.training.recompute import checkpointed
-from ..host import adapt
+from ..host.model import predictor
+from ..host.weights import open_to_gradients, own_copy
 from ..sampling.guiders import SiDGuider
 from .memory import Savings
 
@@ -44,7 +45,7 @@ class Roles:
 
 
 def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savings: Savings) -> Roles:
-    """All three on the MODEL's own network, which is neither copied nor changed. Call it inside `adapt.training()`.
+    """All three on the MODEL's own network, which is neither copied nor changed. Call it inside `with_gradients()`.
 
     The network is the user's, in cache for other nodes, so that everything that is done to it for training is undone
     when `ready()` is left.
@@ -59,7 +60,7 @@ def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savi
         FAKE: LoRASet(layers, options.fake_rank, seed=1).to(device),
     }
     adapters = Adapters(network, sets)
-    plain = adapt.predictor(model, process)
+    plain = predictor(model, process)
 
     def as_role(role: str | None) -> Predictor:
         def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -78,13 +79,13 @@ def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savi
         comfy.model_management.load_models_gpu(models, memory_required=savings.offloaded)
         with ExitStack() as stack:
             for patcher in models:
-                stack.enter_context(adapt.open_to_gradients(patcher.model))
+                stack.enter_context(open_to_gradients(patcher.model))
                 if savings.recompute:
                     stack.enter_context(checkpointed(patcher.model.diffusion_model, same_role))
             stack.enter_context(adapters.attached())
             yield
 
-    weak = adapt.predictor(guider.weaker.model, process) if guider.weaker else None
+    weak = predictor(guider.weaker.model, process) if guider.weaker else None
     predict = Predictors(_guided_teacher(guider, as_role(None), weak), as_role(FAKE), as_role(STUDENT))
     return Roles(
         sets[STUDENT], sets[FAKE], network, predict, ready, size_of(*(m.model for m in models), *sets.values())
@@ -92,11 +93,11 @@ def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savi
 
 
 def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings) -> Roles:
-    """Three networks, two of them trained in float32. Call it inside `adapt.training()`."""
+    """Three networks, two of them trained in float32. Call it inside `with_gradients()`."""
     model = guider.model_patcher
-    student, fake = (adapt.own_copy(model, torch.float32) for _ in range(2))
-    teacher = adapt.own_copy(model)
-    weaker = adapt.own_copy(guider.weaker) if guider.weaker else None
+    student, fake = (own_copy(model, torch.float32) for _ in range(2))
+    teacher = own_copy(model)
+    weaker = own_copy(guider.weaker) if guider.weaker else None
     for network in (student, fake):
         network.diffusion_model.requires_grad_(True)
 
@@ -107,11 +108,11 @@ def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings) -> Roles
                 stack.enter_context(checkpointed(network.diffusion_model))
             yield
 
-    weak = adapt.predictor(weaker, process) if weaker else None
+    weak = predictor(weaker, process) if weaker else None
     predict = Predictors(
-        _guided_teacher(guider, adapt.predictor(teacher, process), weak),
-        adapt.predictor(fake, process),
-        adapt.predictor(student, process),
+        _guided_teacher(guider, predictor(teacher, process), weak),
+        predictor(fake, process),
+        predictor(student, process),
     )
     networks = [copy.diffusion_model for copy in (student, fake, teacher, weaker) if copy]
     return Roles(networks[0], networks[1], networks[0], predict, ready, size_of(*networks))

@@ -54,6 +54,8 @@ def measure_activations(network: nn.Module, forward: Callable[[], object]) -> Ac
     finally:
         for hook in hooks:
             hook.remove()
+        # Each of these holds its graph, and that the hook, and that these: a circle that Python's collector can't see.
+        recent.clear()
     inside = [kept for _, kept in blocks]
     inputs = sum(size for size, _ in blocks)
     return Activations(total, total - sum(inside) + inputs + max(inside, default=0))

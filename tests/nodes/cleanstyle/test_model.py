@@ -528,7 +528,7 @@ def test_the_nodes_defaults_are_the_authors(model):
 def test_progress_undoes_the_hosts_percents(kind):
     import comfy.model_sampling
 
-    from sid_pack.nodes.host.adapt import progress_by_sigma
+    from sid_pack.nodes.host.model import progress_by_sigma
 
     model = {"eps": sd15, "edm": sd15, "flow": sd3}[kind]()
     if kind == "edm":

@@ -239,10 +239,10 @@ def test_weights_that_are_only_lent_are_read_again_to_train_with(checkpoint, mod
 def test_lent_weights_without_a_file_are_refused(comfyui):
     import tiny_models
 
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.weights import with_ordinary_weights
 
     (lent,) = lent_weights.FakeLentWeights().run(tiny_models.sd15())
     if not hasattr(lent, "cached_patcher_init"):
         pytest.skip("this ComfyUI always has its weights in memory")
     with pytest.raises(ValueError, match="--disable-dynamic-vram"):
-        adapt.with_ordinary_weights(lent)
+        with_ordinary_weights(lent)

@@ -103,10 +103,10 @@ def test_cancel_keeps_what_was_learnt_and_the_run_goes_on(run_graph, monkeypatch
     """In the third iteration, before or after the fake score's half; eight forwards look at the run's start."""
     import comfy.model_management
 
-    from sid_pack.nodes.training import distill
+    from sid_pack.nodes.training import roles
 
     run_graph(distilled(iterations=4, run_name="unbroken"))
-    plain = distill.adapt.predictor
+    plain = roles.predictor
     calls = []
 
     def cancelling(*args):
@@ -120,7 +120,7 @@ def test_cancel_keeps_what_was_learnt_and_the_run_goes_on(run_graph, monkeypatch
 
         return counted
 
-    monkeypatch.setattr(distill.adapt, "predictor", cancelling)
+    monkeypatch.setattr(roles, "predictor", cancelling)
     assert not run_graph(distilled(iterations=4, run_name="cancelled")).success
     assert checkpoints(runs / "cancelled") == ["state_0000002.safetensors"]
     monkeypatch.undo()
@@ -294,9 +294,9 @@ def test_bad_input_is_named(run_graph, changes, says):
 
 def test_a_diverged_run_stops_at_its_last_good_checkpoint(run_graph, monkeypatch, runs):
     """And with lower learning rates it can be continued from there."""
-    from sid_pack.nodes.training import distill
+    from sid_pack.nodes.training import roles
 
-    plain = distill.adapt.predictor
+    plain = roles.predictor
     calls = []
 
     def failing(*args):
@@ -309,7 +309,7 @@ def test_a_diverged_run_stops_at_its_last_good_checkpoint(run_graph, monkeypatch
 
         return call
 
-    monkeypatch.setattr(distill.adapt, "predictor", failing)
+    monkeypatch.setattr(roles, "predictor", failing)
     result = run_graph(distilled(iterations=9, save_every=2, run_name="diverged"))
     assert not result.success
     assert "no longer finite" in result.error and "Lower the learning rates" in result.error

@@ -62,7 +62,7 @@ def student(result) -> dict:
 
 
 def test_a_batch_is_what_encoding_those_prompts_afresh_gives(run_graph, used):
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.conditioning import conditioning_tensors
 
     texts = numbered("afresh", SHARD + 20)
     result = run_graph(graph(texts, "afresh"))
@@ -71,7 +71,7 @@ def test_a_batch_is_what_encoding_those_prompts_afresh_gives(run_graph, used):
     clip, model = result.value("demo", 1), result.value("guider").model_patcher
     with torch.inference_mode():
         alone = [
-            adapt.conditioning_tensors(
+            conditioning_tensors(
                 model, clip.encode_from_tokens_scheduled(clip.tokenize(texts[row])), torch.zeros(1, 16, 8, 8)
             )
             for row in rows

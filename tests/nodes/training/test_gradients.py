@@ -278,16 +278,17 @@ def difference(loss, weights: Weights, direction: Weights, step: float = 1e-5) -
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_gradients_through_the_host_are_the_same_in_float32(model, strategy):
     """As SiDDistill calls the networks: ComfyUI scales the input, looks the time up and makes the clean image."""
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.model import predictor, process_of
+    from sid_pack.nodes.host.weights import own_copy
 
     networks = three_networks(model)
     expected = expected_gradients(second_implementation(networks, strategy))
-    process = adapt.process_of(model)
-    hosts = {role: adapt.own_copy(model, torch.float32) for role in networks}
+    process = process_of(model)
+    hosts = {role: own_copy(model, torch.float32) for role in networks}
     for role, host in hosts.items():
         host.diffusion_model.load_state_dict(networks[role].state_dict())
         host.diffusion_model.requires_grad_(role != "teacher")
-    predictors = {role: adapt.predictor(host, process) for role, host in hosts.items()}
+    predictors = {role: predictor(host, process) for role, host in hosts.items()}
     scale = STRATEGIES[strategy].teacher
     predict = Predictors(
         lambda x_t, t, cond, uncond: guided(predictors["teacher"], x_t, t, cond, uncond, scale),

@@ -13,21 +13,21 @@ LORA = {"mode": "lora", "student_rank": 8, "fake_rank": 4}
 
 
 def roles_of(model, recompute: bool = True):
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.model import process_of
     from sid_pack.nodes.sampling.guiders import SiDLSGGuider
     from sid_pack.nodes.training.memory import Savings
     from sid_pack.nodes.training.roles import LoRAOptions, lora_roles
 
     guider = SiDLSGGuider.execute(model, tiny_models.conditioning(1), tiny_models.conditioning(2), 1.5).result[0]
     savings = Savings(2, recompute, can_offload=False)
-    return lora_roles(guider, adapt.process_of(model), LoRAOptions(4, 2), savings)
+    return lora_roles(guider, process_of(model), LoRAOptions(4, 2), savings)
 
 
 def inputs(model) -> tuple:
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.conditioning import conditioning_tensors
 
     latent = torch.zeros(1, model.get_model_object("latent_format").latent_channels, 8, 8)
-    cond, uncond = (adapt.conditioning_tensors(model, tiny_models.conditioning(seed), latent) for seed in (1, 2))
+    cond, uncond = (conditioning_tensors(model, tiny_models.conditioning(seed), latent) for seed in (1, 2))
     x = torch.randn(2, *latent.shape[1:], generator=torch.manual_seed(4))
     flow = "CONST" in [kind.__name__ for kind in type(model.model.model_sampling).__mro__]
     t = torch.tensor([0.3, 0.8]) if flow else torch.tensor([300, 800])
@@ -52,13 +52,14 @@ def in_precision(model, dtype: torch.dtype):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_untrained_roles_are_bitwise_the_model(name, comfyui):
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.model import predictor, process_of
+    from sid_pack.nodes.host.weights import with_gradients
 
     with torch.inference_mode():
         model = getattr(tiny_models, name)()
         x, t, cond, uncond = inputs(model)
-        with adapt.training():
-            expected = adapt.predictor(model.model, adapt.process_of(model))
+        with with_gradients():
+            expected = predictor(model.model, process_of(model))
             roles = roles_of(model)
             with torch.no_grad():
                 alone = expected(x, t, cond)
@@ -73,7 +74,8 @@ def test_untrained_roles_are_bitwise_the_model(name, comfyui):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MODELS)
 def test_training_changes_the_loras_and_not_a_bit_of_the_model(name, dtype, comfyui):
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.model import compute_dtype, process_of
+    from sid_pack.nodes.host.weights import with_gradients
     from sid_pack.sid_core.data.conditioning import PromptSet
     from sid_pack.sid_core.method.guidance import Guidance
     from sid_pack.sid_core.training.distill import Bucket, distill
@@ -85,15 +87,15 @@ def test_training_changes_the_loras_and_not_a_bit_of_the_model(name, dtype, comf
         x, _, cond, uncond = inputs(model)
         before = {key: value.clone() for key, value in model.model.state_dict().items()}
         objects = dict(model.model.named_parameters())
-        with adapt.training():
+        with with_gradients():
             roles = roles_of(model)
             settings = Settings(Guidance.lsg(1.5), steps=2, batch=2, student_learning_rate=1e-2)
-            scaling = adapt.compute_dtype(model) == torch.float16
+            scaling = compute_dtype(model) == torch.float16
             assert scaling == (dtype == "float16")
             run = Run(roles.student, roles.fake, settings, loss_scaling=scaling)
             row = {key: value[:1].clone() for key, value in cond.items()}
             prompts = PromptSet.of(["a"], [row], {key: value[:1].clone() for key, value in uncond.items()})
-            process = adapt.process_of(model)
+            process = process_of(model)
             iterations = distill(run, roles.predict, [Bucket(x.shape[1:], prompts)], process, torch.device("cpu"))
             for _ in range(2):
                 with roles.ready():
@@ -114,13 +116,13 @@ def test_training_changes_the_loras_and_not_a_bit_of_the_model(name, dtype, comf
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients_equal_those_of_merged_weights(recompute, comfyui):
     """Another route in float64: the chain rule through W + up·down, the network called as a function of its weights."""
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.weights import with_gradients
 
     with torch.inference_mode():
         model = tiny_models.sd15()
         network = model.model.diffusion_model.double()
         network.dtype = torch.float64
-        with adapt.training():
+        with with_gradients():
             roles = roles_of(model, recompute=recompute)
             adapters = roles.student.double()
             for i, layer in enumerate(adapters.by_layer().values()):

@@ -26,9 +26,9 @@ def cpu_error() -> Exception:
 
 def small_device(monkeypatch, pictures: int, error, only_training: bool = False) -> None:
     """As a GPU on which no more than so many pictures fit, or only not with what their backward pass needs."""
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.training import roles
 
-    original = adapt.predictor
+    original = roles.predictor
 
     def predictor(base_model, process):
         predict = original(base_model, process)
@@ -40,7 +40,7 @@ def small_device(monkeypatch, pictures: int, error, only_training: bool = False)
 
         return limited
 
-    monkeypatch.setattr(adapt, "predictor", predictor)
+    monkeypatch.setattr(roles, "predictor", predictor)
 
 
 @pytest.mark.parametrize(("error", "only_training"), [(gpu_error, False), (gpu_error, True), (cpu_error, True)])
@@ -95,18 +95,20 @@ def test_as_many_pictures_as_fit_go_through_at_once(run_graph, monkeypatch, capl
 @pytest.mark.parametrize("name", ["sd15", "sd3"])
 def test_activations_are_those_that_autograd_keeps(name, comfyui):
     """Another route: keep everything, and count the memory that it lies in."""
-    from sid_pack.nodes.host import adapt
+    from sid_pack.nodes.host.conditioning import conditioning_tensors
+    from sid_pack.nodes.host.model import predictor, process_of
+    from sid_pack.nodes.host.weights import own_copy, with_gradients
     from sid_pack.sid_core.training.memory import measure_activations
 
     with torch.inference_mode():
         model = getattr(tiny_models, name)()
         latent = torch.zeros(1, model.get_model_object("latent_format").latent_channels, 16, 16)
-        with adapt.training():
-            cond = adapt.conditioning_tensors(model, tiny_models.conditioning(1), latent)
-            process = adapt.process_of(model)
-            network = adapt.own_copy(model)
+        with with_gradients():
+            cond = conditioning_tensors(model, tiny_models.conditioning(1), latent)
+            process = process_of(model)
+            network = own_copy(model)
             network.diffusion_model.requires_grad_(True)
-            predict = adapt.predictor(network, process)
+            predict = predictor(network, process)
             t = process.snap(torch.tensor([process.default_t_init]))
 
             def forward():

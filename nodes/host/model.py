@@ -1,0 +1,96 @@
+"""A MODEL as the method sees one: its process, its times as the host's sigmas, its predictions, its architecture."""
+
+import bisect
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import comfy.model_sampling
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...sid_core.data.conditioning import Cond
+from ...sid_core.files.student import base_signature
+from ...sid_core.method.process import VE, VP, Flow
+from ...sid_core.method.sampling import step_times
+
+
+def process_of(model: ModelPatcher) -> VP | Flow:
+    """The forward diffusion a MODEL was trained on. Raises ValueError for kinds that SiD has no formula for."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.CONST):
+        return Flow()
+    if isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete) and isinstance(
+        sampling, comfy.model_sampling.EPS | comfy.model_sampling.V_PREDICTION
+    ):
+        # The host keeps sigma = σ_t/α_t alone, so ᾱ = 1/(1+sigma²).
+        alphas_cumprod = 1 / (1 + sampling.sigmas.detach().clone().double().cpu() ** 2)
+        velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
+        return VP(alphas_cumprod, "v" if velocity else "eps")
+    kinds = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-2])
+    raise ValueError(
+        f"this MODEL samples as {kinds}; expected an eps- or v-prediction model (SD1.5, SD2, SDXL) or a flow model "
+        "(SD3, Flux). Remove ModelSampling… nodes before this one, or use another model."
+    )
+
+
+def sampler_process(model_sampling: object) -> VE | Flow:
+    """The same diffusion as the host's samplers run it, with sigma as time."""
+    return Flow() if isinstance(model_sampling, comfy.model_sampling.CONST) else VE()
+
+
+def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
+    """SIGMAS of an N-step student: (N+1,), descending, the last one 0."""
+    process = process_of(model)
+    times = step_times(steps, process=process, t_init=t_init)
+    alpha, sigma = process.coefficients(times)
+    ratio = sigma if isinstance(process, Flow) else sigma / alpha
+    return torch.cat([ratio, ratio.new_zeros(1)]).float()
+
+
+def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
+    """A function from sigma to progress p: 0 at pure noise, 1 at the image. It undoes the host's percent_to_sigma.
+
+    So p means what start and end percents mean elsewhere, whatever the schedule, the sampler or the number of steps.
+    """
+    sampling = model.get_model_object("model_sampling")
+    cells = 1000  # SD models have as many noise levels
+    # From the image to pure noise, but for the very ends: of these the host says 0 and a billion.
+    progress = [1 - 1e-6, *(index / cells for index in range(cells - 1, 0, -1)), 1e-6]
+    log_sigmas = [math.log(float(sampling.percent_to_sigma(p))) for p in progress]
+
+    @lru_cache(maxsize=64)  # each layer of a step asks for the same
+    def progress_at(sigma: float) -> float:
+        if sigma <= 0:
+            return 1.0
+        wanted = math.log(sigma)
+        right = min(max(bisect.bisect_left(log_sigmas, wanted), 1), len(log_sigmas) - 1)
+        left = right - 1
+        share = (wanted - log_sigmas[left]) / (log_sigmas[right] - log_sigmas[left])
+        return min(max(progress[left] + share * (progress[right] - progress[left]), 0.0), 1.0)
+
+    return progress_at
+
+
+def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Tensor, Cond], Tensor]:
+    """predict(x_t, t, cond) → clean prediction in float32, in the method's own scale and times."""
+
+    def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        alpha, sigma = (c.to(x_t.device, torch.float32) for c in process.coefficients(t))
+        if isinstance(process, VP):
+            x_t, sigma = x_t / alpha.view(-1, *[1] * (x_t.ndim - 1)), sigma / alpha
+        return base_model.apply_model(x_t, sigma, transformer_options={}, **cond)
+
+    return predict
+
+
+def compute_dtype(model: ModelPatcher) -> torch.dtype:
+    """What the MODEL computes in, whatever its weights are kept in."""
+    return model.model.manual_cast_dtype or model.model.get_dtype()
+
+
+def signature_of(model: ModelPatcher) -> str:
+    """The architecture of a MODEL, see `base_signature`."""
+    network = model.model.diffusion_model
+    return base_signature(type(model.model.model_config).__name__, network.state_dict())

@@ -1,0 +1,96 @@
+"""A MODEL's weights, as training and saving need them: patched, copied, and open to gradients."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """Leave the inference mode that nodes run in. Tensors from outside must be cloned before they are trained on."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def patched_weights(model: ModelPatcher, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A copy of the diffusion model's weights with all patches of this MODEL in them, as {name: weight}, on the CPU."""
+    model = with_ordinary_weights(model)
+    comfy.model_management.load_models_gpu([model], force_patch_weights=True, force_full_load=True)
+    weights = model.model.diffusion_model.state_dict()
+    return {key: weight.detach().to("cpu", dtype, copy=True) for key, weight in weights.items()}
+
+
+def with_ordinary_weights(model: ModelPatcher) -> ModelPatcher:
+    """The MODEL itself, or where its weights are only lent to each layer as it runs, a clone that has them in memory.
+
+    Such a loan ends with the layer, before backward needs the weight again. Newer hosts lend on NVIDIA GPUs; the clone
+    reads the file anew and takes the patches along. Raises ValueError for a MODEL that did not come from a file.
+    """
+    if not getattr(model, "is_dynamic", bool)():
+        return model
+    try:
+        return model.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"this MODEL can't be trained while ComfyUI manages its weights dynamically ({error}). Start ComfyUI with "
+            "--disable-dynamic-vram, or load the model with one of ComfyUI's own loaders."
+        ) from error
+
+
+def own_copy(model: ModelPatcher, dtype: torch.dtype | None = None) -> nn.Module:
+    """A BaseModel like the MODEL's with a diffusion model of its own, on the compute device, patches included.
+
+    Call it inside `with_gradients()`. Everything but the network is shared with the MODEL. dtype: of weights and
+    compute.
+    """
+    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    base = model.model
+    network = copy.deepcopy(base.diffusion_model).to(model.load_device)
+    mine = copy.copy(base)
+    # The host's loading state belongs to the MODEL this was copied from.
+    mine.__dict__ = {key: value for key, value in mine.__dict__.items() if not key.startswith("dynamic_")}
+    mine.__dict__ |= {"current_patcher": None, "model_loaded_weight_memory": 0, "_modules": dict(base._modules)}
+    mine.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(model.load_device)
+    for tensors in (network, mine.model_sampling):
+        for module in tensors.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = buffer.clone()
+    if dtype is not None:
+        network.to(dtype)
+        network.dtype, mine.manual_cast_dtype = dtype, None
+    mine.diffusion_model = network
+    return mine
+
+
+@contextmanager
+def open_to_gradients(network: nn.Module) -> Iterator[None]:
+    """Within it, gradients can pass through a network whose weights were loaded in inference mode, but not reach them.
+
+    Its weights are then other tensors on the same memory. Call it inside `with_gradients()`.
+    """
+    kept = [
+        (tensors, dict(tensors)) for module in network.modules() for tensors in (module._parameters, module._buffers)
+    ]
+    try:
+        for tensors, originals in kept:
+            for name, tensor in originals.items():
+                # Quantized weights are of other classes; the host makes plain ones of them in each forward.
+                if tensor is not None and type(tensor.data) is torch.Tensor:
+                    same = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                        tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
+                    )
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    tensors[name] = nn.Parameter(same, requires_grad=False) if is_parameter else same
+        yield
+    finally:
+        for tensors, originals in kept:
+            tensors.update(originals)

@@ -1,0 +1,44 @@
+"""A student on a MODEL: its weights as patches of the base, and what it says of itself."""
+
+import comfy.lora
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...sid_core.files.student import StudentInfo
+
+STUDENT_INFO = "sid_student"
+LORA = "sid_student_lora"
+NETWORK = "diffusion_model."
+
+
+def student_info(model: ModelPatcher) -> StudentInfo | None:
+    """How the student on this wire says it is to be run, or None for any other MODEL."""
+    return model.get_attachment(STUDENT_INFO)
+
+
+def as_student(model: ModelPatcher, weights: dict[str, Tensor], info: StudentInfo) -> ModelPatcher:
+    """A clone of the base MODEL that has `weights` (of its diffusion model) while it is loaded, and says `info`."""
+    student = model.clone()
+    student.add_patches({NETWORK + key: ("set", (weight,)) for key, weight in weights.items()})
+    student.set_attachments(STUDENT_INFO, info)
+    return student
+
+
+def with_lora(model: ModelPatcher, tensors: dict[str, Tensor], info: StudentInfo) -> ModelPatcher:
+    """A clone of the base MODEL with a student's LoRA, that says `info`. Raises ValueError where it doesn't fit."""
+    patches = comfy.lora.load_lora(tensors, comfy.lora.model_lora_keys_unet(model.model, {}))
+    student = model.clone()
+    expected = sum(name.endswith(".alpha") for name in tensors)
+    if len(student.add_patches(patches)) != expected:
+        raise ValueError(
+            f"the LoRA has {expected} layers, of which this MODEL has {len(patches)}. Connect the model it was "
+            "distilled from, or another of exactly that architecture."
+        )
+    student.set_attachments(STUDENT_INFO, info)
+    student.set_attachments(LORA, tensors)
+    return student
+
+
+def attached_lora(model: ModelPatcher) -> dict[str, Tensor] | None:
+    """The LoRA of the student on this wire, or None where the student is a whole network."""
+    return model.get_attachment(LORA)
