@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.method.cleanstyle import Spectrum, suppression_steps
+from ..host.node import Node
 from .joined_tokens import Joined
 from .purify import HARD, SOFT
 
@@ -68,7 +69,7 @@ def with_negative(negative: list, image: Joined, **kind) -> list:
     return [[image.beside(text, tokens), extra] for text, extra in negative]
 
 
-class CleanStyleConditioning(io.ComfyNode):
+class CleanStyleConditioning(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...sid_core.method.cleanstyle import Spectrum
 from ..host.model import compute_dtype, progress_by_sigma
+from ..host.node import Node
 from ..host.unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
 from ..image_prompts.attention import (
     Attention,
@@ -199,7 +200,7 @@ def _check_tokens(settings: Settings, branches: list[Branch]) -> None:
             )
 
 
-class CleanStyle(io.ComfyNode):
+class CleanStyle(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

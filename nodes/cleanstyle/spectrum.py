@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..host.model import progress_by_sigma
+from ..host.node import Node
 from ..pictures.charts import FAINT, INK
 from .model import LayerSpectrum, spectra
 from .purify import OFF, Settings
@@ -205,7 +206,7 @@ def _draw_layer(page: _Page, box: Box, layer: Layer, colour: str) -> None:
     page.line([(left, bottom), (right, bottom)], INK)
 
 
-class CleanStyleSpectrum(io.ComfyNode):
+class CleanStyleSpectrum(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

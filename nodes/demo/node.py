@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..host.node import Node
 from . import model as demo_model
 
 WEIGHTS = {
@@ -11,7 +12,7 @@ WEIGHTS = {
 }
 
 
-class SiDDemoModel(io.ComfyNode):
+class SiDDemoModel(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

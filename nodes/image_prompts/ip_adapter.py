@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..host.node import Node
 from ..host.unet_layers import ALL, BLOCKS, LISTED, Layer, chosen_layers, cross_attention_layers
 from .attention import attn2_replacements, put_attention, with_branch
 from .ip_adapter_branch import AdapterBranch, ImageTokens, Mask
@@ -153,7 +154,7 @@ def _file_input(name: str, first: list[str], tooltip: str, **extra: Any) -> io.I
     return io.Combo.Input(name, options=[*first, *folder_paths.get_filename_list(FOLDER)], tooltip=tooltip, **extra)
 
 
-class CleanStyleIPAdapterLoader(io.ComfyNode):
+class CleanStyleIPAdapterLoader(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -202,7 +203,7 @@ class CleanStyleIPAdapterLoader(io.ComfyNode):
         return io.NodeOutput(load_adapter(path, encoder and Path(encoder)))
 
 
-class CleanStyleIPAdapter(io.ComfyNode):
+class CleanStyleIPAdapter(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -1,7 +1,5 @@
 """Few-step sampling: the sigmas, the sampler, and both with their guider in one node."""
 
-import logging
-
 import comfy.k_diffusion.sampling
 import comfy.sample
 import comfy.samplers
@@ -12,11 +10,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.method.sampling import NOISE_MODES, few_step
+from ...sid_core.words import log
 from ..host.latents import model_latent
 from ..host.model import sampler_process, sigmas_for
+from ..host.node import Node
 from ..sampling.attached import student_info
 
-log = logging.getLogger(__name__)
 AUTO = "as trained"
 
 
@@ -65,9 +64,7 @@ def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
     if info is not None:
         for name, asked, trained in (("steps", steps, info.steps), ("t_init", t_init, info.t_init)):
             if asked not in (0, trained):
-                log.warning(
-                    "SiD: %s is %g, but this student was trained for %g; it may look worse", name, asked, trained
-                )
+                log.warning("%s is %g, but this student was trained for %g; it may look worse", name, asked, trained)
         steps, t_init = steps or info.steps, t_init or info.t_init
     return sigmas_for(model, steps, t_init or None)
 
@@ -103,7 +100,7 @@ def _noise_mode_input() -> io.Input:
     )
 
 
-class SiDScheduler(io.ComfyNode):
+class SiDScheduler(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -123,7 +120,7 @@ class SiDScheduler(io.ComfyNode):
         return io.NodeOutput(schedule(model, steps, t_init))
 
 
-class SiDSampler(io.ComfyNode):
+class SiDSampler(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -140,7 +137,7 @@ class SiDSampler(io.ComfyNode):
         return io.NodeOutput(comfy.samplers.KSAMPLER(sample_few_step, {"noise_mode": noise_mode}))
 
 
-class SiDGenerate(io.ComfyNode):
+class SiDGenerate(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

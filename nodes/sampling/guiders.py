@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.method.guidance import Guidance, steer_away
+from ..host.node import Node
 from ..host.weights import with_ordinary_weights
 
 WEAKER = "sid_weaker"
@@ -97,7 +98,7 @@ def _guider(guidance: Guidance, model, positive, negative, weaker_model, weaker_
     return io.NodeOutput(guider)
 
 
-class SiDLSGGuider(io.ComfyNode):
+class SiDLSGGuider(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -124,7 +125,7 @@ class SiDLSGGuider(io.ComfyNode):
         return _guider(Guidance.lsg(guidance_scale), model, positive, negative, weaker_model, weaker_strength)
 
 
-class SiDZeroCFGGuider(io.ComfyNode):
+class SiDZeroCFGGuider(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -142,7 +143,7 @@ class SiDZeroCFGGuider(io.ComfyNode):
         return _guider(Guidance.zero_cfg(), model, positive, negative, weaker_model, weaker_strength)
 
 
-class SiDAntiCFGGuider(io.ComfyNode):
+class SiDAntiCFGGuider(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

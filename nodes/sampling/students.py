@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...sid_core.files.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from ...sid_core.files.student import StudentInfo
+from ..host import say
 from ..host.model import signature_of
-from ..host.progress import say_on_node
+from ..host.node import Node
 from ..host.weights import patched_weights
 from .attached import as_student, attached_lora, student_info, with_lora
 
@@ -51,7 +52,7 @@ def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
     return as_student(model, weights, info)
 
 
-class SiDSaveStudent(io.ComfyNode):
+class SiDSaveStudent(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -103,7 +104,7 @@ class SiDSaveStudent(io.ComfyNode):
         path = Path(folder) / f"{name}_{counter:05}_.safetensors"
         write_tensors(path, tensors, info.to_metadata())
         said = f"saved {path} ({path.stat().st_size / 1e6:.1f} MB)"
-        say_on_node(said, cls.hidden.unique_id)
+        say.on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(str(path), ui={"text": [said]})
 
 
@@ -113,7 +114,7 @@ def find_student(name: str) -> Path | None:
     return next((Path(path) for path in paths if path), None)
 
 
-class SiDLoadStudent(io.ComfyNode):
+class SiDLoadStudent(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -1,7 +1,6 @@
 """Distillation in the graph: a guided teacher and prompts in, a few-step student out."""
 
 import hashlib
-import logging
 import re
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -17,10 +16,13 @@ from ...sid_core.training.adapters import DEFAULT_TARGETS, TARGETS
 from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
+from ...sid_core.words import log
+from ..host import say
 from ..host.fingerprints import weights_digest
 from ..host.latents import latent_shapes, model_latent
 from ..host.model import compute_dtype, process_of, signature_of
-from ..host.progress import Progress, say_on_node
+from ..host.node import Node
+from ..host.progress import Progress
 from ..host.weights import with_gradients
 from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
@@ -32,7 +34,6 @@ from .options import CUSTOM, PRESETS, Options
 from .prompts import Prompts
 from .roles import LoRAOptions, full_roles, lora_roles
 
-log = logging.getLogger(__name__)
 CONTINUE, START_OVER = "continue it", "start over"
 LORA, FULL = "lora", "full"
 
@@ -44,7 +45,7 @@ def run_folder(name: str) -> Path:
     return Path(folder_paths.get_output_directory()) / "sid_runs" / name
 
 
-class SiDDistill(io.ComfyNode):
+class SiDDistill(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -274,7 +275,7 @@ class SiDDistill(io.ComfyNode):
                 "SiDAntiCFGGuider, which say how teacher and fake score are guided."
             )
         if preset != CUSTOM:
-            log.info("SiD: preset %s: %s", preset, PRESETS[preset])
+            log.info("preset %s: %s", preset, PRESETS[preset])
             mode, batch_size, student_learning_rate, fake_learning_rate, ema_half_life = astuple(PRESETS[preset])
         settings = Settings(
             guidance=guider.guidance,
@@ -342,8 +343,8 @@ class SiDDistill(io.ComfyNode):
                 savings=savings,
             )
             planned = training.plan_memory(micro_batch)
-            log.info("SiD: %s", planned)
-            say_on_node(planned, cls.hidden.unique_id)
+            log.info("%s", planned)
+            say.on_node(planned, cls.hidden.unique_id)
             if existing_run == START_OVER:
                 folder.start_over()
             training.resume()

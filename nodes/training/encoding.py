@@ -1,6 +1,5 @@
 """Prompts through the text encoder, once: kept on disk for every later run, with progress and Cancel in between."""
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,12 +13,12 @@ from torch import Tensor
 from ...sid_core.data.conditioning import Cond
 from ...sid_core.data.encodings import Encodings, require_room
 from ...sid_core.data.prompts import PromptFile
+from ...sid_core.words import log
+from ..host import say
 from ..host.conditioning import conditioning_tensors
 from ..host.fingerprints import encoding_digest
-from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, duration, say_on_node
+from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, duration
 from ..sampling.guiders import SiDGuider
-
-log = logging.getLogger(__name__)
 
 
 def encodings_folder() -> Path:
@@ -66,7 +65,7 @@ class EncodingProgress:
         self.said_on_node, self.said_on_console = self.began - NODE_SECONDS, self.began
         self.bar = comfy.utils.ProgressBar(total)
         if missing < total:
-            log.info("SiD: %d of %d prompts are encoded already", total - missing, total)
+            log.info("%d of %d prompts are encoded already", total - missing, total)
 
     def update(self, more: int) -> None:
         """After `more` of the missing ones."""
@@ -80,7 +79,7 @@ class EncodingProgress:
         last = self.done == self.missing
         if last or now - self.said_on_node > NODE_SECONDS:
             self.said_on_node = now
-            say_on_node(text, self.node_id)
+            say.on_node(text, self.node_id)
         if now - self.said_on_console > CONSOLE_SECONDS:
             self.said_on_console = now
-            log.info("SiD: %s", text)
+            log.info("%s", text)

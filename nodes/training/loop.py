@@ -1,6 +1,5 @@
 """A distillation on its way: the loop around the iterations, with its savings, metrics and previews."""
 
-import logging
 import platform
 import re
 import time
@@ -23,12 +22,13 @@ from ...sid_core.training.distill import Bucket, StepResult, distill, generator_
 from ...sid_core.training.health import Health, HealthWarning
 from ...sid_core.training.memory import Activations, measure_activations
 from ...sid_core.training.run import NotFiniteError, Run
-from ..host.progress import Progress, labelled_rows
+from ...sid_core.words import log
+from ..host.progress import Progress
 from ..pictures.charts import draw_metrics
+from ..pictures.grid import labelled_rows
 from .memory import Demand, Savings, forwards_at_once, is_out_of_memory, plan, release
 from .roles import Roles
 
-log = logging.getLogger(__name__)
 PREVIEWS = 8
 SEEDS = 8  # of one prompt, to see whether they still make a difference
 MOST_ROWS = 4
@@ -75,13 +75,13 @@ class Training:
         if resumed is not None:
             for reason in resumed.broken:
                 self._notice(f"{reason} {resumed.checkpoint.name} before it is used: iteration {self.run.iteration}.")
-            log.info("SiD: the run in %s goes on at iteration %d", self.folder.path, self.run.iteration)
+            log.info("the run in %s goes on at iteration %d", self.folder.path, self.run.iteration)
             before = self.folder.description().get("schedule", {})
             now = asdict(self.schedule)
             changes = {key: (then, now[key]) for key, then in before.items() if now.get(key, then) != then}
             changes |= resumed.changes
             for name, (then, value) in sorted(changes.items()):
-                log.info("SiD: from iteration %d on, %s is %s; it was %s", self.run.iteration, name, value, then)
+                log.info("from iteration %d on, %s is %s; it was %s", self.run.iteration, name, value, then)
             # With other settings an old warning may be due again.
             self.health.recall(self.folder.metrics.rows(), warnings=not resumed.changes)
             self.saved = self.run.iteration
@@ -125,7 +125,7 @@ class Training:
             raise NotFiniteError(f"{error} {self._good_checkpoint()}") from error
         except BaseException:
             if self.run.torn:
-                log.warning("SiD: stopped while weights were changed, so only what was saved before is kept")
+                log.warning("stopped while weights were changed, so only what was saved before is kept")
             elif self.run.iteration > self.saved:
                 self._save_what_can_be()
             raise
@@ -202,7 +202,7 @@ class Training:
             self.folder.metrics.append(row)
 
     def _notice(self, message: str) -> None:
-        log.warning("SiD: %s", message)
+        log.warning("%s", message)
         self.progress.notices.append(message)
 
     def _good_checkpoint(self) -> str:
@@ -225,7 +225,7 @@ class Training:
         try:
             self.save()
         except OSError as error:
-            log.warning("SiD: what was learnt since iteration %d could not be saved: %s", self.saved, error)
+            log.warning("what was learnt since iteration %d could not be saved: %s", self.saved, error)
 
     def look(self, iteration: int, show) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from comfy_api.latest import io
 
 from ...sid_core.training.settings import OPTIMIZERS, WEIGHTINGS, Settings
+from ..host.node import Node
 
 Options = io.Custom("SID_TRAINING_OPTIONS")
 CUSTOM = "as set here"
@@ -32,7 +33,7 @@ PRESETS = {
 }
 
 
-class SiDTrainingOptions(io.ComfyNode):
+class SiDTrainingOptions(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -13,7 +13,8 @@ from comfy_api.latest import io
 
 from ...sid_core.data.prompt_sources import read_prompts, source_files, text_prompts
 from ...sid_core.data.prompts import write_prompts
-from ..host.progress import say_on_node
+from ..host import say
+from ..host.node import Node
 from .wildcards import Templates
 
 DEMO_ASSETS = Path(__file__).parents[2] / "demo" / "assets"
@@ -67,11 +68,11 @@ def watched(prompts: Iterable[str], node_id: str | None) -> Iterator[str]:
     for count, prompt in enumerate(prompts):
         if count % SAY_EVERY == SAY_EVERY - 1:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            say_on_node(f"reading prompts: {count + 1:,}", node_id)
+            say.on_node(f"reading prompts: {count + 1:,}", node_id)
         yield prompt
 
 
-class SiDPrompts(io.ComfyNode):
+class SiDPrompts(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -154,7 +155,7 @@ class SiDPrompts(io.ComfyNode):
                 "line."
             )
         said = f"{len(written)} prompts" + (f", {written.duplicates} duplicates dropped" * bool(written.duplicates))
-        say_on_node(said, cls.hidden.unique_id)
+        say.on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(written, len(written), ui={"text": [said]})
 
 

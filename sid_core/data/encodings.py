@@ -5,7 +5,6 @@ So another list with the same prompts in the same places finds them, a list that
 is there after an interruption need not be made again. Every row has a checksum, which is looked at when it is read.
 """
 
-import logging
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..files.checkpoint import write_tensors
+from ..words import log
 from .conditioning import Cond, stack
 from .prompts import PromptFile
 
-log = logging.getLogger(__name__)
 FORMAT = "sid-encodings-1"
 SHARD = 64  # prompts: what a killed process loses at most
 CHECKSUMS = "checksums"
@@ -86,7 +85,7 @@ class Encodings:
         try:
             return dict(zip(rows, read_rows(file, places), strict=True))
         except DamagedShardError as error:
-            log.warning("SiD: %s; its prompts are encoded again", error)
+            log.warning("%s; its prompts are encoded again", error)
         # Not in the handler: what the error refers to keeps the file open, and Windows does not replace an open one.
         self.make(shard)
         return dict(zip(rows, read_rows(file, places), strict=True))
@@ -168,5 +167,5 @@ def _is_whole(file: Path, prompts: int) -> bool:
         return False
     except (SafetensorError, OSError) as error:
         reason = str(error)
-    log.warning("SiD: %s is damaged (%s); its prompts are encoded again", file, reason)
+    log.warning("%s is damaged (%s); its prompts are encoded again", file, reason)
     return False

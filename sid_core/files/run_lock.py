@@ -1,17 +1,17 @@
 """One run in a folder at a time, by a lock that the operating system lets go of when its process dies."""
 
 import errno
-import logging
 import os
 from pathlib import Path
 from typing import BinaryIO
+
+from ..words import log
 
 if os.name == "nt":
     import msvcrt
 else:
     import fcntl
 
-log = logging.getLogger(__name__)
 LOCKED_BYTE = 1 << 30  # far behind what is written: on Windows a locked byte can't be read by others
 TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
@@ -40,7 +40,7 @@ class RunLock:
                     "another name."
                 ) from error
             # Some network drives know no locks. Refusing to train there would help nobody.
-            log.warning("SiD: %s can't be locked (%s): take care that no second run uses it", self.path.parent, error)
+            log.warning("%s can't be locked (%s): take care that no second run uses it", self.path.parent, error)
         file.truncate(0)
         file.write(str(os.getpid()).encode())
         file.flush()

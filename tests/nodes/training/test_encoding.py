@@ -156,10 +156,10 @@ def test_progress_of_encoding_is_told(run_graph, monkeypatch):
     from sid_pack.nodes.training import encoding
 
     said = []
-    monkeypatch.setattr(encoding, "say_on_node", lambda text, node_id: said.append((text, node_id)))
+    monkeypatch.setattr(encoding.say, "on_node", lambda text, node_id: said.append((text, node_id)))
     result = run_graph(graph(numbered("progress", SHARD + 1), "progress"))
     assert result.success, result.error
-    text, node_id = said[-1]
+    text, node_id = [one for one in said if one[0].startswith("encoding")][-1]
     assert text.startswith(f"encoding prompts: {SHARD + 1}/{SHARD + 1}, ") and text.endswith("/s, 0 s left")
     assert node_id == "distilled"
     bars = [data["value"] for event, data in result.events if event == "progress" and data["max"] == SHARD + 1]

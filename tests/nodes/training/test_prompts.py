@@ -175,7 +175,7 @@ def test_reading_many_prompts_is_told_and_can_be_cancelled(run_graph, tmp_path, 
     file = tmp_path / "many.txt"
     file.write_text("\n".join(f"prompt {i}" for i in range(25_000)))
     said = []
-    monkeypatch.setattr(module, "say_on_node", lambda text, node_id: said.append(text))
+    monkeypatch.setattr(module.say, "on_node", lambda text, node_id: said.append(text))
     assert run_graph(prompts(file=str(file))).success
     assert said == ["reading prompts: 10,000", "reading prompts: 20,000", "25000 prompts"]
 
@@ -184,7 +184,7 @@ def test_reading_many_prompts_is_told_and_can_be_cancelled(run_graph, tmp_path, 
         comfy.model_management.interrupt_current_processing()
 
     said.clear()
-    monkeypatch.setattr(module, "say_on_node", cancel)
+    monkeypatch.setattr(module.say, "on_node", cancel)
     assert not run_graph(prompts("more", file=str(file))).success
     assert said == ["reading prompts: 10,000"]
     assert not list(module.prompts_folder().glob("*.tmp"))
