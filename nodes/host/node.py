@@ -35,8 +35,8 @@ def _execute(execute: Callable) -> Callable:
     def checked(cls: type[Node], *args: Any, **kwargs: Any) -> io.NodeOutput:
         with in_words():
             own = inspect.signature(cls.validate_inputs).parameters
-            given = signature.bind(cls, *args, **kwargs).arguments
-            check_inputs(cls.define_schema(), {name: value for name, value in given.items() if name not in own})
+            named = dict(zip(signature.parameters, (cls, *args), strict=False)) | kwargs
+            check_inputs(cls.define_schema(), {name: value for name, value in named.items() if name not in own})
             return execute(cls, *args, **kwargs)
 
     return checked

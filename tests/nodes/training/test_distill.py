@@ -272,7 +272,7 @@ def distilled_of_one_step(**changes) -> dict:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"guider": ["stock", 0]}, "SiDLSGGuider"),
+        ({"guider": ["stock", 0]}, "Connect SiD LSG Guider"),
         ({"latent": ["noisy", 0]}, "the latent has 4 channels; this MODEL's have 16"),
         ({"run_name": "../escape"}, "run_name"),
         ({"steps": 0}, "steps"),
