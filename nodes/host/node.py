@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -66,18 +65,19 @@ def _validate(validate: Callable) -> Callable:
 def check_inputs(schema: io.Schema, values: dict[str, Any]) -> None:
     """Raise ValueError for the first input whose value is of another kind than its widget's, or outside of its range.
 
-    An optional input that has nothing connected to it is None.
+    values: those that the graph has; an optional input that it lacks is not among them.
     """
     for widget in schema.inputs:
-        value = values.get(widget.id)
-        if value is not None and (expected := _expected_instead(widget, value)):
-            raise ValueError(f"Set {widget.display_name or widget.id} to {expected}; it is {value!r:.60}.")
+        if widget.id in values and (expected := _expected_instead(widget, values[widget.id])):
+            given = f"{values[widget.id]!r:.60}"
+            raise ValueError(f"Set {widget.display_name or widget.id} to {expected}; it is {given}.")
 
 
 def _expected_instead(widget: io.Input, value: object) -> str | None:
-    """What a widget takes, where it does not take this value."""
+    """What a widget takes, where it does not take this value; None too for what is no widget."""
     if isinstance(widget, io.Combo.Input):
-        return None if value in widget.options else f"one of {', '.join(map(str, widget.options))}"
+        fits = isinstance(value, str) and value in widget.options
+        return None if fits else f"one of {', '.join(widget.options)}"
     if isinstance(widget, io.Boolean.Input):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(widget, io.String.Input):
@@ -85,6 +85,6 @@ def _expected_instead(widget: io.Input, value: object) -> str | None:
     if isinstance(widget, io.Int.Input | io.Float.Input):
         whole = isinstance(widget, io.Int.Input)
         is_one = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not (is_one and math.isfinite(value) and widget.min <= value <= widget.max):
+        if not (is_one and widget.min <= value <= widget.max):  # NaN is not within anything
             return f"a {'whole ' * whole}number from {widget.min:,} to {widget.max:,}"
     return None
