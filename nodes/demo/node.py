@@ -20,15 +20,15 @@ class SiDDemoModel(Node):
             display_name="SiD Demo Model (text to emoji)",
             category="SiD/demo",
             description="A small text-to-emoji diffusion model that comes with this pack and runs on any CPU: to try "
-            "sampling, distillation and CleanStyle without a download. Pictures are 64x64; prompts are emoji names, "
-            "such as 'grinning face with smiling eyes'.",
+            "sampling and distillation without a download. Pictures are 64x64; prompts are emoji names, such as "
+            "'grinning face with smiling eyes'.",
             inputs=[
                 io.Combo.Input(
                     "weights",
                     options=list(WEIGHTS),
                     default="teacher",
                     tooltip="teacher: an ordinary diffusion model, for KSampler with 20 to 50 steps at CFG 2.5 to 4, "
-                    "and for distilling. student: distilled from it, for SiDGenerate or SiDSampler at CFG 1.",
+                    "and for distilling. student: distilled from it, for SiD Generate or SiD Sampler at CFG 1.",
                 )
             ],
             outputs=[
@@ -40,8 +40,6 @@ class SiDDemoModel(Node):
 
     @classmethod
     def execute(cls, weights):
-        if weights not in WEIGHTS:
-            raise ValueError(f"weights is {weights!r}; expected one of {', '.join(WEIGHTS)}")
         return io.NodeOutput(*demo_model.load_demo(WEIGHTS[weights]))
 
 
