@@ -1,6 +1,6 @@
-"""A run's metrics as a picture, so that they can be read without another program."""
+"""Curves as a picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
@@ -23,29 +23,6 @@ class Curve:
     iterations: Sequence[int]
     values: Sequence[float]
     from_zero: bool = False
-
-
-SEED_SPREAD = "seed_spread"
-TITLES = {  # by the metric's name
-    "fake_loss": "fake score's loss: level is healthy",
-    "student_loss": "student's loss: no measure of quality",
-    "spread": "spread of a batch: falling is collapse",
-    SEED_SPREAD: "spread across seeds of one prompt: near 0 is collapse",
-    "magnitude": "magnitude: climbing is saturation",
-}
-
-
-def draw_metrics(rows: Iterable[Mapping[str, float]]) -> Image.Image:
-    """The curves of a run out of the rows of its metrics; not every row has every metric."""
-    series = {name: ([], []) for name in TITLES}
-    for row in rows:
-        for name, (iterations, values) in series.items():
-            if row.get(name) is not None:
-                iterations.append(row["iteration"])
-                values.append(row[name])
-    return draw_curves(
-        [Curve(TITLES[name], *found, from_zero=name == SEED_SPREAD) for name, found in series.items() if found[0]]
-    )
 
 
 def draw_curves(curves: Sequence[Curve], columns: int = 2) -> Image.Image:

@@ -24,8 +24,8 @@ from ...sid_core.training.memory import Activations, measure_activations
 from ...sid_core.training.run import NotFiniteError, Run
 from ...sid_core.words import log
 from ..host.progress import Progress
-from ..pictures.charts import draw_metrics
 from ..pictures.grid import labelled_rows
+from .curves import draw_metrics
 from .memory import Demand, Savings, forwards_at_once, is_out_of_memory, plan, release
 from .roles import Roles
 
