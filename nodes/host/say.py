@@ -41,7 +41,8 @@ def shown(text: object) -> str:
         folder_paths.models_dir: "models",
     }
     for folder in sorted(folders, key=len, reverse=True):  # one may lie in another
-        said = said.replace(os.path.join(folder, ""), f"{folders[folder]}/")
+        if os.path.dirname(folder) != folder:  # the root would be each slash
+            said = said.replace(os.path.join(folder, ""), f"{folders[folder]}/")
     return printable(said)
 
 

@@ -27,6 +27,13 @@ def test_folders_of_comfyui_are_called_as_users_call_them(say):
     assert say.shown(f"no {output}/sid_runs/a and no {models}/loras/b") == "no output/sid_runs/a and no models/loras/b"
 
 
+def test_a_folder_that_is_the_root_is_no_part_of_other_paths(say, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: "/")
+    assert say.shown("no /etc/hosts") == "no /etc/hosts"
+
+
 def test_errors_keep_a_kind_that_comfyui_shows_without_a_path(say):
     from sid_pack.sid_core.files.checkpoint import NotACheckpointError
 
