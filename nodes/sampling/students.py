@@ -8,8 +8,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...sid_core.files.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from ...sid_core.files.student import StudentInfo
+from ...sid_core.files.tensors import NotACheckpointError, read_tensors, write_tensors
 from ..host import say
 from ..host.model import signature_of
 from ..host.node import Node

@@ -4,16 +4,17 @@ import contextlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..training.run import NotFiniteError, Run
 from .atomic import remove_abandoned, replacing
-from .checkpoint import Changes, NotACheckpointError, load_run, save_run
+from .checkpoint import Changes, Checkpoint
 from .metrics_log import MetricsLog
 from .run_lock import RunLock
+from .tensors import NotACheckpointError
 
 FIRST_LAYOUT = "state.safetensors"  # the one checkpoint of a run of version 0.1.0
 LOCK = "run.lock"
@@ -81,21 +82,23 @@ class RunFolder:
             else:
                 entry.unlink()
 
-    def resume(self, run: Run, identity: dict[str, str]) -> Resumed | None:
-        """Bring `run` to the newest whole checkpoint, and the metrics with it; None where there is no checkpoint.
+    def resume(self, restore: Callable[[Checkpoint], Changes]) -> Resumed | None:
+        """Give the newest whole checkpoint to `restore`, and rewind the metrics to it; None where there is none.
 
-        Broken ones get '.broken' behind their name. Raises NotACheckpointError when all are broken, OtherRunError.
+        Broken ones get '.broken' behind their name. Raises NotACheckpointError when all are broken, and what `restore`
+        raises.
         """
         broken: dict[Path, str] = {}
         for checkpoint in reversed(self.checkpoints()):
             try:
-                changes = load_run(run, checkpoint, identity)
+                state = Checkpoint.read(checkpoint)
+                changes = restore(state)
             except NotACheckpointError as error:
                 broken[checkpoint] = str(error)
                 continue
             for file in broken:
                 file.rename(file.with_name(file.name + ".broken"))
-            self.metrics.rewind(run.iteration)
+            self.metrics.rewind(state.iteration)
             return Resumed(checkpoint, changes, tuple(broken.values()))
         if broken:
             raise NotACheckpointError(
@@ -105,19 +108,17 @@ class RunFolder:
         self.metrics.rewind(0)
         return None
 
-    def save(self, run: Run, identity: dict[str, str]) -> Path:
+    def save(self, state: Checkpoint) -> Path:
         """Write a checkpoint, then delete the oldest beyond `keep_last`.
 
-        Raises OSError when the disk is full and NotFiniteError for a run that has diverged; nothing is deleted then.
+        Raises OSError when the disk is full; nothing is deleted then.
         """
-        if not _is_finite(run):
-            raise NotFiniteError(f"iteration {run.iteration}: the weights are no longer finite, and are not saved.")
-        checkpoint = self.path / f"state_{run.iteration:07}.safetensors"
-        save_run(run, checkpoint, identity)
+        checkpoint = self.path / f"state_{state.iteration:07}.safetensors"
+        state.write(checkpoint)
         for old in self.checkpoints()[: -self.keep_last]:
             old.unlink()
         shutil.rmtree(self.path / REPLACED, ignore_errors=True)
-        self._write(run)
+        self._write(state.counters)
         return checkpoint
 
     def description(self) -> dict[str, Any]:
@@ -126,26 +127,24 @@ class RunFolder:
             return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return {}
 
-    def describe(self, run: Run, description: dict[str, Any], changes: Changes) -> None:
-        """Write run.json: `description`, when the run began, how far it is, and all that was ever changed in it."""
+    def describe(self, counters: dict[str, Any], description: dict[str, Any], changes: Changes) -> None:
+        """Write run.json: `description`, when the run began, how far it is, and all that was ever changed in it.
+
+        counters: at least iteration and images.
+        """
         before = self.description()
         history = before.get("changes", []) + [
-            {"iteration": run.iteration, "setting": name, "then": then, "now": now}
+            {"iteration": counters["iteration"], "setting": name, "then": then, "now": now}
             for name, (then, now) in sorted(changes.items())
         ]
         self._description = {"started": before.get("started", _now()), **description, "changes": history}
-        self._write(run)
+        self._write(counters)
 
-    def _write(self, run: Run) -> None:
-        progress = {"updated": _now(), "iteration": run.iteration, "images": run.images}
+    def _write(self, counters: dict[str, Any]) -> None:
+        progress = {"updated": _now(), "iteration": counters["iteration"], "images": counters["images"]}
         with replacing(self.path / "run.json") as temporary:
             text = json.dumps(self._description | progress, indent=1, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _is_finite(run: Run) -> bool:
-    weights = [*run.student.parameters(), *run.fake.parameters(), *run.ema.average]
-    return all(bool(weight.isfinite().all()) for weight in weights)
 
 
 def _now() -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from ..method.sampling import NOISE_MODES
-from .checkpoint import NotACheckpointError
+from .tensors import NotACheckpointError
 
 PREFIX = "sid."
 

@@ -16,10 +16,16 @@ from safetensors.torch import load_file
 from toy_run import IDENTITY, SETTINGS, toy, train
 
 from sid_pack.sid_core.files import run_lock
-from sid_pack.sid_core.files.checkpoint import NotACheckpointError, OtherRunError, save_run
 from sid_pack.sid_core.files.run_folder import RunFolder
 from sid_pack.sid_core.files.run_lock import RunInUseError
+from sid_pack.sid_core.files.tensors import NotACheckpointError
 from sid_pack.sid_core.training.run import NotFiniteError
+from sid_pack.sid_core.training.run_state import OtherRunError, checkpoint_of, restore
+
+
+def into(distillation):
+    """What `RunFolder.resume` gives a checkpoint to, to bring that run to it."""
+    return lambda state: restore(distillation.run, state, IDENTITY)
 
 
 def names(folder: RunFolder) -> list[str]:
@@ -180,7 +186,7 @@ def test_with_no_whole_checkpoint_nothing_is_touched_and_the_error_says_what_to_
         pytest.raises(NotACheckpointError, match="none of the 2 checkpoints.*0006.*0004.*choose 'start over'"),
         RunFolder(six.path) as folder,
     ):
-        folder.resume(toy().run, IDENTITY)
+        folder.resume(into(toy()))
     assert before == {file.name: file.read_bytes() for file in six.path.iterdir() if file.name != "run.lock"}
 
 
@@ -188,7 +194,7 @@ def test_a_run_of_version_0_1_0_is_found_and_continued(tmp_path):
     """It had one checkpoint, and neither metrics nor run.json."""
     old, unbroken = toy(), toy()
     old.train(3)
-    save_run(old.run, tmp_path / "state.safetensors", IDENTITY)
+    checkpoint_of(old.run, IDENTITY).write(tmp_path / "state.safetensors")
     with RunFolder(tmp_path) as folder:
         mine = toy()
         resumed = train(folder, mine, 5, 1)
@@ -202,7 +208,7 @@ def test_a_run_of_other_settings_is_refused_and_the_folder_stays(six):
     spoil(six.checkpoints()[-1], "truncated")
     rows = list(six.metrics.rows())
     with RunFolder(six.path) as folder, pytest.raises(OtherRunError, match="batch: 8 then, 4 now"):
-        folder.resume(toy(replace(SETTINGS, batch=4)).run, IDENTITY)
+        folder.resume(into(toy(replace(SETTINGS, batch=4))))
     assert names(six) == ["state_0000004.safetensors", "state_0000006.safetensors"]
     assert list(six.metrics.rows()) == rows
 
@@ -217,17 +223,17 @@ def test_weights_that_are_not_finite_are_never_saved_over_good_ones(six):
             with pytest.raises(
                 NotFiniteError, match="iteration 7: the weights are no longer finite, and are not saved"
             ):
-                folder.save(diverged.run, IDENTITY)
+                folder.save(checkpoint_of(diverged.run, IDENTITY))
         assert before == {checkpoint: checkpoint.read_bytes() for checkpoint in six.checkpoints()}
 
 
 def test_no_checkpoint_is_deleted_when_the_new_one_cannot_be_written(six, monkeypatch):
-    from sid_pack.sid_core.files import checkpoint
+    from sid_pack.sid_core.files import tensors
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with RunFolder(six.path, keep_last=1) as folder, pytest.raises(OSError, match="No space left"):
         train(folder, toy(), 8, 2)
     assert names(six) == ["state_0000004.safetensors", "state_0000006.safetensors"]

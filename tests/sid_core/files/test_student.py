@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from sid_pack.sid_core.files.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from sid_pack.sid_core.files.student import StudentInfo, base_signature
+from sid_pack.sid_core.files.tensors import NotACheckpointError, read_tensors, write_tensors
 
 INFO = StudentInfo(
     steps=4, t_init=625, base="SDXL-1680-1a2b3c4d", run="cats, 1a2b", guidance="lsg 2", noise_mode="ddim"
