@@ -22,11 +22,19 @@ def toy(settings: Settings = SETTINGS) -> ToyDistillation:
     return ToyDistillation(VP.stable_diffusion(), settings)
 
 
-def train(folder: RunFolder, distillation: ToyDistillation, iterations: int, save_every: int) -> Resumed | None:
-    """Resume and train to `iterations`, saving on the way alone."""
+def asked(distillation: ToyDistillation) -> dict:
+    """What `RunFolder.start_over` is told of a run."""
+    return {"settings": distillation.run.settings.as_dict(), "identity": IDENTITY}
+
+
+def train(
+    folder: RunFolder, distillation: ToyDistillation, iterations: int, save_every: int, goal: int = 0
+) -> Resumed | None:
+    """Resume and train to `iterations`, saving on the way alone. goal: where it would have ended; 0: there."""
     run = distillation.run
     resumed = folder.resume(lambda state: restore(run, state, IDENTITY))
-    folder.describe(counters_of(run), {"settings": run.settings.as_dict()}, resumed.changes if resumed else {})
+    description = asked(distillation) | {"schedule": {"iterations": goal or iterations}}
+    folder.describe(counters_of(run), description, resumed.changes if resumed else {})
     results = distillation.iterations()
     while run.iteration < iterations:
         folder.metrics.append(asdict(next(results)))

@@ -69,6 +69,12 @@ class Training:
     def __post_init__(self) -> None:
         self.health = Health(self.run.settings.batch)
 
+    def start_over(self) -> None:
+        """Put aside the run that is in the folder, unless it is this one, begun before; and say which."""
+        said = self.folder.start_over({"settings": self.run.settings.as_dict(), "identity": self.identity})
+        if said:
+            self._notice(said)
+
     def resume(self) -> None:
         """Go on from the folder's newest whole checkpoint, if there is one, and say what is otherwise than before."""
         resumed = self.folder.resume(lambda state: restore(self.run, state, self.identity))

@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tensors import NotACheckpointError, read_tensors, write_tensors
+from .plain import is_number, is_whole, parse
+from .tensors import damaged, read_tensors, write_tensors
 
-FORMAT = "sid-run-2"
-READABLE = ("sid-run-1", FORMAT)  # 1: of version 0.1.0, without checksum, plain values and half iterations
+# 1: of version 0.1.0, without checksum, plain values and half iterations. 2: the checksum is of the tensors alone.
+OLDER = ("sid-run-1", "sid-run-2")
+FORMAT = "sid-run-3"
+CHECKSUM = "checksum"
+LONGEST = 50_000_000  # characters of one entry of the metadata; an optimizer's plain values are some for each weight
+MOST = 2**62
 
 Changes = dict[str, tuple[Any, Any]]  # name → (then, now)
 
@@ -48,28 +53,24 @@ class Checkpoint:
             "counters": json.dumps(self.counters),
             "values": json.dumps(self.values),
             "further": json.dumps(self.further),
-            "checksum": _checksum(tensors),
         }
-        write_tensors(path, tensors, metadata)
+        write_tensors(path, tensors, metadata | {CHECKSUM: _checksum(tensors, metadata)})
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
-        """Raises NotACheckpointError for a file that is not whole or of another kind."""
+        """Raises NotACheckpointError for a file that is not whole, not as it was written, or of another kind."""
         tensors, metadata = read_tensors(path)
-        if metadata.get("format") not in READABLE:
-            raise NotACheckpointError(
-                f"{path} is no distillation state ({FORMAT}); its metadata is {metadata or 'empty'}"
-            )
-        if metadata.get("checksum", "") not in ("", _checksum(tensors)):
-            raise NotACheckpointError(f"{path} is damaged: its tensors are not those that were written")
-        return cls(
-            tensors=tensors,
-            values=json.loads(metadata.get("values", "{}")),
-            settings=json.loads(metadata["settings"]),
-            identity=json.loads(metadata["identity"]),
-            counters=json.loads(metadata["counters"]),
-            further=json.loads(metadata.get("further", "[]")),
-        )
+        kind, checksum = metadata.get("format"), metadata.pop(CHECKSUM, None)
+        if kind not in (*OLDER, FORMAT):
+            raise damaged(path, f"it is no distillation state of this version (its format is {kind!r:.40})")
+        if kind == FORMAT or checksum is not None:  # a wrong bit can make an older format of the name
+            expected = _checksum(tensors, metadata if kind == FORMAT else None)
+            if checksum != expected:
+                raise damaged(path, "it is damaged, for its checksum is wrong")
+        try:
+            return cls(tensors, **_facts(metadata))
+        except (ValueError, KeyError) as error:
+            raise damaged(path, f"it is damaged ({error!s:.200})") from error
 
 
 def differences(then: Checkpoint, now: Checkpoint, defaults: dict[str, Any]) -> Changes:
@@ -80,14 +81,40 @@ def differences(then: Checkpoint, now: Checkpoint, defaults: dict[str, Any]) -> 
     """
     before = defaults | then.settings | then.identity | {"further": then.further}
     after = now.settings | {key: value for key, value in now.identity.items() if key in then.identity}
-    before, after = (json.loads(json.dumps(facts)) for facts in (before, after | {"further": now.further}))
+    before, after = as_written(before), as_written(after | {"further": now.further})
     names = before.keys() | after.keys()
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    """Of all bytes: safetensors itself notices a file of the wrong length, but not one with a wrong byte."""
+def as_written(facts: dict[str, Any]) -> dict[str, Any]:
+    """As they are when they come back from a file: JSON knows no tuples."""
+    return json.loads(json.dumps(facts))
+
+
+def _facts(metadata: dict[str, str]) -> dict[str, Any]:
+    """What a file says besides its tensors. Raises ValueError or KeyError for what no run can have written."""
+    absent = {"values": "{}", "further": "[]"}  # as in the oldest format
+    read = {
+        name: parse(metadata[name] if name in metadata else absent[name], LONGEST)
+        for name in ("values", "settings", "identity", "counters", "further")
+    }
+    odd = [name for name, value in read.items() if not isinstance(value, list if name == "further" else dict)]
+    counters = {"fake_updated": 0, "fake_loss": 0.0} | (read["counters"] if not odd else {})
+    odd += [name for name in ("iteration", "images", "fake_updated") if not is_whole(counters.get(name), 0, MOST)]
+    if odd or not is_number(counters["fake_loss"]):
+        raise ValueError(f"{', '.join(odd) or 'fake_loss'} is not what a run has")
+    return read | {"counters": counters}
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> str:
+    """Of all that a file says and holds: safetensors itself notices a wrong length, but not a wrong byte.
+
+    metadata: None is for the older format, in which only the names and values of the tensors counted.
+    """
     total = 0
+    if metadata is not None:
+        shapes = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in sorted(tensors.items())]
+        total = zlib.crc32(json.dumps([sorted(metadata.items()), shapes]).encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(_bytes(tensor), zlib.crc32(name.encode(), total))
     return f"{total:08x}"

@@ -1,16 +1,34 @@
 """The one way this project writes and reads a file of tensors: safetensors, whole or not at all."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .atomic import replacing
+from .atomic import replacing, write_new
+
+# What files named .safetensors turn out to be, by their first bytes.
+OTHERS = {
+    b"version https://git-lfs": "it is a Git LFS pointer in place of the file; `git lfs pull` gets the file itself",
+    b"<": "it is a web page",
+    b"PK\x03\x04": "it is a zip archive, as PyTorch's own files are, and no safetensors file",
+    b"\x80": "it is a pickle, which may hold code and is not opened, and no safetensors file",
+}
 
 
 class NotACheckpointError(ValueError):
-    """The file is not what it should be: truncated, or of another kind."""
+    """The file is not what it should be: truncated, damaged, or of another kind. why: the reason alone."""
+
+    def __init__(self, message: str, why: str | None = None):
+        super().__init__(message)
+        self.why = why or message
+
+
+def damaged(path: Path, why: str) -> NotACheckpointError:
+    """The error for a file that only another copy of it can help."""
+    return NotACheckpointError(f"Copy or download {path.name} again: {why}.", why)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -18,25 +36,52 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
     Raises OSError with the size wanted when the file could not be written; the previous file is then untouched.
     """
-    contiguous = {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}
+    contiguous = _contiguous(tensors)
     try:
         with replacing(path) as temporary:
             save_file(contiguous, temporary, metadata)
     except (OSError, SafetensorError) as error:
-        size = sum(tensor.nbytes for tensor in contiguous.values()) / 1e6
-        raise OSError(
-            f"could not write {path} ({size:.0f} MB): {error}. Free some space or choose another folder and try "
-            "again; a previous file of that name is unchanged."
-        ) from error
+        raise _not_written(path.parent, contiguous, error) from error
+
+
+def write_new_tensors(folder: Path, names: Iterable[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> Path:
+    """The same under the first of the names that no file in the folder has, whoever else is writing there; → which."""
+    contiguous = _contiguous(tensors)
+    try:
+        return write_new(folder, names, lambda temporary: save_file(contiguous, temporary, metadata))
+    except (OSError, SafetensorError) as error:
+        raise _not_written(folder, contiguous, error) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file and its metadata. Raises NotACheckpointError for any other or broken file."""
+    """All tensors of a safetensors file and its metadata. Raises NotACheckpointError for anything else."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            why = "it is no file" if path.exists() else "there is no such file"
+            raise NotACheckpointError(f"Choose another file than {path.name}: {why}.", why)
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise NotACheckpointError(
-            f"{path} is not a whole safetensors file ({error}). It may be truncated or of another format; "
-            "copy or download it again."
-        ) from error
+    except OSError as error:
+        why = f"it can't be read ({error.strerror or error})"
+        raise NotACheckpointError(f"Choose a file that can be read instead of {path.name}: {why}.", why) from error
+    # The last three are of a header that is well-formed, and describes no tensor that there can be.
+    except (SafetensorError, RuntimeError, TypeError, OverflowError) as error:
+        raise damaged(path, _kind(path) or f"it is not a whole safetensors file ({error})") from error
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}
+
+
+def _not_written(folder: Path, tensors: dict[str, Tensor], error: Exception) -> OSError:
+    size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
+    return OSError(
+        f"Free some space or choose another folder, and try again: {size:.0f} MB could not be written to {folder} "
+        f"({error}). What was there before is unchanged."
+    )
+
+
+def _kind(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
+    return next((said for first, said in OTHERS.items() if start.startswith(first)), None)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.checkpoint import Changes, Checkpoint, differences
+from ..files.tensors import NotACheckpointError
 from .run import NotFiniteError, Run
 from .settings import Settings
 
@@ -25,7 +26,10 @@ def checkpoint_of(run: Run, identity: dict[str, Any]) -> Checkpoint:
     Its tensors are the run's own: write it before the run goes on. Raises NotFiniteError for a run that has diverged.
     """
     if not _is_finite(run):
-        raise NotFiniteError(f"iteration {run.iteration}: the weights are no longer finite, and are not saved.")
+        raise NotFiniteError(
+            "Lower the learning rates and queue again: the weights are no longer finite at iteration "
+            f"{run.iteration}, and are not saved."
+        )
     parts = _parts(run)
     tensors = {key: value for key, value in parts.items() if isinstance(value, Tensor)}
     return Checkpoint(
@@ -41,8 +45,14 @@ def checkpoint_of(run: Run, identity: dict[str, Any]) -> Checkpoint:
 def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Changes:
     """Bring a new `run` to where the saved one was. → the settings of APPLIED that are others now.
 
-    Raises OtherRunError naming what else differs.
+    Raises OtherRunError naming what else differs, and leaves the run as it is.
     """
+    known = {field.name for field in fields(Settings)}
+    if newer := sorted(checkpoint.settings.keys() - known):
+        raise OtherRunError(
+            f"Give this run another name, or update this pack: the run of that name has settings that this version "
+            f"does not know ({', '.join(newer):.200})."
+        )
     now = Checkpoint({}, {}, run.settings.as_dict(), identity, {}, sorted(run.further))
     defaults = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
     changes = differences(checkpoint, now, defaults)
@@ -52,24 +62,35 @@ def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Chang
             f"Give this run another name, set its settings back, or start over: the run of that name has others "
             f"({listed})."
         )
+    _require_the_same_weights(run, checkpoint)
     for role, module in _modules(run).items():
-        try:
-            module.load_state_dict(_under(checkpoint.tensors, f"{role}."))
-        except RuntimeError as error:
-            raise OtherRunError(
-                "Give this run another name, set mode and ranks back, or start over: the run of that name trains other "
-                f"weights ({str(error)[:200]} …)."
-            ) from error
+        module.load_state_dict(_under(checkpoint.tensors, f"{role}."))
     for i, average in enumerate(run.ema.average):
         average.copy_(checkpoint.tensors[f"ema.{i}"])
     for role, optimizer in _optimizers(run).items():
-        _load_optimizer(optimizer, _under(checkpoint.parts, f"{role}."))
+        try:
+            _load_optimizer(optimizer, _under(checkpoint.parts, f"{role}."))
+        except (ValueError, LookupError) as error:
+            raise NotACheckpointError(f"the {role.replace('_', ' ')}'s state is none ({error!s:.200})") from error
     for name, part in run.further.items():
         part.load_state_dict(_under(checkpoint.parts, f"further.{name}."))
     counters = checkpoint.counters
     run.iteration, run.images = counters["iteration"], counters["images"]
-    run.fake_updated, run.fake_loss = counters.get("fake_updated", 0), counters.get("fake_loss", 0.0)
+    run.fake_updated, run.fake_loss = counters["fake_updated"], counters["fake_loss"]
     return changes
+
+
+def _require_the_same_weights(run: Run, checkpoint: Checkpoint) -> None:
+    """Raises OtherRunError where the networks or their average are others than the saved ones."""
+    mine = {name: value.shape for name, value in (_networks(run) | _average(run)).items()}
+    roles = tuple(f"{role}." for role in (*_modules(run), "ema"))
+    saved = {name: value.shape for name, value in checkpoint.tensors.items() if name.startswith(roles)}
+    others = sorted(name for name in mine.keys() | saved.keys() if mine.get(name) != saved.get(name))
+    if others:
+        raise OtherRunError(
+            "Give this run another name, set mode and ranks back, or start over: the run of that name trains other "
+            f"weights ({', '.join(others[:3])}{', …' * (len(others) > 3)})."
+        )
 
 
 def counters_of(run: Run) -> dict[str, Any]:
@@ -84,10 +105,7 @@ def _is_finite(run: Run) -> bool:
 
 def _parts(run: Run) -> dict[str, Any]:
     """All that is to be saved, by name: tensors, and the plain values between them."""
-    parts: dict[str, Any] = {}
-    for role, module in _modules(run).items():
-        parts |= {f"{role}.{key}": value for key, value in module.state_dict().items()}
-    parts |= {f"ema.{i}": value for i, value in enumerate(run.ema.average)}
+    parts: dict[str, Any] = {**_networks(run), **_average(run)}
     for role, optimizer in _optimizers(run).items():
         for i, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
@@ -96,6 +114,16 @@ def _parts(run: Run) -> dict[str, Any]:
     for name, part in run.further.items():
         parts |= {f"further.{name}.{key}": value for key, value in part.state_dict().items()}
     return parts
+
+
+def _networks(run: Run) -> dict[str, Tensor]:
+    return {
+        f"{role}.{key}": value for role, module in _modules(run).items() for key, value in module.state_dict().items()
+    }
+
+
+def _average(run: Run) -> dict[str, Tensor]:
+    return {f"ema.{i}": value for i, value in enumerate(run.ema.average)}
 
 
 def _modules(run: Run) -> dict[str, nn.Module]:

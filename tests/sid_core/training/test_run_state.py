@@ -91,7 +91,7 @@ def test_a_run_saved_before_its_first_iteration_can_be_loaded(tmp_path):
 def test_a_truncated_state_is_refused_and_says_what_to_do(saved, share):
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(NotACheckpointError, match="state.safetensors is not a whole.*copy or download it again"):
+    with pytest.raises(NotACheckpointError, match="Copy or download state.safetensors again: it is not a whole"):
         load_run(toy().run, saved, IDENTITY)
 
 
@@ -99,7 +99,7 @@ def test_a_truncated_state_is_refused_and_says_what_to_do(saved, share):
 def test_safetensors_of_another_kind_are_refused_by_name(tmp_path, metadata):
     path = tmp_path / "lora.safetensors"
     save_file({"lora_up.weight": torch.zeros(2)}, path, metadata)
-    with pytest.raises(NotACheckpointError, match="lora.safetensors is no distillation state"):
+    with pytest.raises(NotACheckpointError, match="lora.safetensors again: it is no distillation state"):
         load_run(toy().run, path, IDENTITY)
 
 
@@ -205,7 +205,7 @@ def test_a_single_wrong_bit_is_noticed(saved, place):
     header = 8 + int.from_bytes(content[:8], "little")
     content[header + int((len(content) - header) * place)] ^= 1
     saved.write_bytes(content)
-    with pytest.raises(NotACheckpointError, match="state.safetensors is damaged"):
+    with pytest.raises(NotACheckpointError, match="state.safetensors again: it is damaged"):
         load_run(toy().run, saved, IDENTITY)
 
 
@@ -246,7 +246,7 @@ def test_no_space_at_any_step_of_saving_leaves_the_previous_state(saved, monkeyp
     distillation.train(1)
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, full)
-        with pytest.raises(OSError, match="state.safetensors.*No space left.*previous file of that name is unchanged"):
+        with pytest.raises(OSError, match="Free some space.*No space left.*What was there before is unchanged"):
             save_run(distillation.run, saved, IDENTITY)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
