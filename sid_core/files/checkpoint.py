@@ -16,7 +16,7 @@ from .tensors import damaged, read_tensors, write_tensors
 OLDER = ("sid-run-1", "sid-run-2")
 FORMAT = "sid-run-3"
 CHECKSUM = "checksum"
-LONGEST = 50_000_000  # characters of one entry of the metadata; an optimizer's plain values are some for each weight
+LONGEST = 10_000_000  # characters of one entry of the metadata; an optimizer's plain values are some for each weight
 MOST = 2**62
 
 Changes = dict[str, tuple[Any, Any]]  # name → (then, now)

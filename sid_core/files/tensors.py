@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .atomic import replacing, write_new
 
+LONGEST = 10_000_000  # bytes of a header; a run's largest has a quarter of that, and reading one takes its threefold
 # What files named .safetensors turn out to be, by their first bytes.
 OTHERS = {
     b"version https://git-lfs": "it is a Git LFS pointer in place of the file; `git lfs pull` gets the file itself",
@@ -59,6 +60,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if not path.is_file():  # a pipe would be waited for
             why = "it is no file" if path.exists() else "there is no such file"
             raise NotACheckpointError(f"Choose another file than {path.name}: {why}.", why)
+        if why := _odd_start(path):
+            raise damaged(path, why)
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except OSError as error:
@@ -66,7 +69,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise NotACheckpointError(f"Choose a file that can be read instead of {path.name}: {why}.", why) from error
     # The last three are of a header that is well-formed, and describes no tensor that there can be.
     except (SafetensorError, RuntimeError, TypeError, OverflowError) as error:
-        raise damaged(path, _kind(path) or f"it is not a whole safetensors file ({error})") from error
+        said = f"it is not a whole safetensors file, but truncated or of another kind ({error!s:.200})"
+        raise damaged(path, said) from error
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -81,7 +85,11 @@ def _not_written(folder: Path, tensors: dict[str, Tensor], error: Exception) -> 
     )
 
 
-def _kind(path: Path) -> str | None:
+def _odd_start(path: Path) -> str | None:
+    """What is wrong with a file by its first bytes, if that can be said: the length of the header, then the header."""
     with path.open("rb") as file:
-        start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
-    return next((said for first, said in OTHERS.items() if start.startswith(first)), None)
+        start = file.read(64)
+    if start[8:9] == b"{" and LONGEST < int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return f"it has a header of more than {LONGEST:,} bytes"
+    text = start.lstrip(b"\xef\xbb\xbf \r\n\t")
+    return next((said for first, said in OTHERS.items() if start[8:9] != b"{" and text.startswith(first)), None)

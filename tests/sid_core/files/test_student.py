@@ -51,7 +51,7 @@ def test_a_file_that_is_no_student_says_what_lacks_and_where_it_goes():
     ],
 )
 def test_values_no_sampler_can_run_are_refused(name, value):
-    with pytest.raises(NotACheckpointError, match="its metadata says"):
+    with pytest.raises(NotACheckpointError, match=f"its sid.{name} is .*, and has to be"):
         StudentInfo.from_metadata(INFO.to_metadata() | {f"sid.{name}": value})
 
 
