@@ -133,7 +133,7 @@ class SiDLoadStudent(Node):
                 io.Model.Input("model", tooltip="The base: the model, or one of the same architecture."),
                 io.Combo.Input(
                     "student",
-                    options=list(students()),
+                    options=students(),
                     tooltip=f"A file that SiD Save Student wrote, in models or output, {LORA} or {WHOLE}. Press R to "
                     "refresh the list.",
                 ),

@@ -68,10 +68,7 @@ def test_what_can_be_no_file_everywhere_is_refused_in_words(prefix, comfyui):
         ("%KSampler.seed%_%KSampler.cfg%_%KSampler.denoise%", "12_7_0.25"),
         ("%My Node.text%", "a_b_ c_"),
         ("%My Node.flag%", "true"),
-        (
-            "%KSampler.model% %KSampler.none% %Nobody.text% %Other.x%",
-            "%KSampler.model% %KSampler.none% %Nobody.text% %Other.x%",
-        ),
+        *((same, same) for same in ("%KSampler.model%", "%KSampler.none%", "%Nobody.text% %Other.x%")),
         ("%width% 50% of %x%", "%width% 50% of %x%"),
     ],
 )
@@ -159,9 +156,8 @@ def listed() -> list[str]:
 def test_the_node_says_where_it_saved_by_a_short_path_and_the_loader_finds_it(run_graph, output):
     from graphs import node
 
-    save = node(
-        "SiDSaveStudent", model=["demo", 0], filename_prefix=r"%date:yyyy%\%SiDDemoModel.weights%", precision="float16"
-    )
+    prefix = r"%date:yyyy%\%SiDDemoModel.weights%"
+    save = node("SiDSaveStudent", model=["demo", 0], filename_prefix=prefix, precision="float16")
     graph = {"demo": node("SiDDemoModel", weights="student, 4 steps"), "saved": save}
     result = run_graph(graph)
     assert result.success, result.error
@@ -200,15 +196,14 @@ def test_two_students_of_one_name_are_listed_apart_and_each_is_found(output):
     assert listed() == []  # by their extension
     lora, whole = (put(path.with_suffix(".safetensors")) for path in (lora, whole))
     alone = put(output / "loras" / "cats" / "student_2.safetensors")
-    names = [
-        "cats/student_2.safetensors",
-        "output/diffusion_models/student_1.safetensors",
-        "output/loras/student_1.safetensors",
-    ]
+    names = ["cats/student_2", "output/diffusion_models/student_1", "output/loras/student_1"]
+    names = [f"{name}.safetensors" for name in names]
     assert listed() == names
     assert [find_student(name) for name in names] == [alone, whole, lora]
     assert find_student("student_1.safetensors") == whole  # as a graph of before says it
     assert find_student(r"cats\student_2.safetensors") == alone
+    assert find_student("output/loras/cats/student_2.safetensors") == alone  # as it was chosen while there was another
+    assert find_student("output/loras/../diffusion_models/student_1.safetensors") is None
     assert find_student("student_3.safetensors") is None and find_student("../loras/cats/student_2.safetensors") is None
 
 
@@ -241,7 +236,7 @@ def test_folders_elsewhere_are_called_by_their_last_names_and_one_folder_twice_i
         from sid_pack.nodes.sampling.student_list import find_student
 
         names = listed()
-        assert len(names) == 2 and all(name.startswith("SD/Lora/student_1.safetensors") for name in names)
+        assert names == ["SD/Lora (2)/student_1.safetensors", "SD/Lora/student_1.safetensors"]
         assert sorted(find_student(name) for name in names) == files
     finally:
         for root in added:
