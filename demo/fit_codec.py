@@ -29,7 +29,7 @@ def fit_linear(pictures: Tensor, codec: nn.Module) -> None:
 def main() -> None:
     start_comfyui()
     from sid_pack.nodes.demo import model as demo_model
-    from sid_pack.sid_core.files.checkpoint import write_tensors
+    from sid_pack.sid_core.files.tensors import write_tensors
 
     torch.manual_seed(0)
     codec = demo_model.PatchCodec()

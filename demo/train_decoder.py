@@ -83,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     start_comfyui()
     from sid_pack.nodes.demo import model as demo_model
-    from sid_pack.sid_core.files.checkpoint import write_tensors
+    from sid_pack.sid_core.files.tensors import write_tensors
 
     emoji = load_emoji()
     captions = [emoji.captions[index] for index in emoji.training]

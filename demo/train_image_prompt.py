@@ -67,7 +67,7 @@ def main() -> None:
 
     from sid_pack.nodes.demo import model as demo_model
     from sid_pack.nodes.host.unet_layers import cross_attention_layers
-    from sid_pack.sid_core.files.checkpoint import write_tensors
+    from sid_pack.sid_core.files.tensors import write_tensors
     from sid_pack.sid_core.method.process import VP
 
     grid = load_grid()

@@ -75,7 +75,7 @@ def main() -> None:
     import comfy.model_management as host
 
     from sid_pack.nodes.demo import model as demo_model
-    from sid_pack.sid_core.files.checkpoint import write_tensors
+    from sid_pack.sid_core.files.tensors import write_tensors
     from sid_pack.sid_core.method.process import VP
 
     device = host.get_torch_device()

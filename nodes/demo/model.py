@@ -19,7 +19,7 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor, nn
 
-from ...sid_core.files.checkpoint import read_tensors
+from ...sid_core.files.tensors import read_tensors
 from ..sampling.students import load_student
 
 ASSETS = Path(__file__).parents[2] / "demo" / "assets"

@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...sid_core.files.checkpoint import read_tensors
+from ...sid_core.files.tensors import read_tensors
 from .ip_adapter_networks import (
     HiddenProjection,
     IPAdapter,

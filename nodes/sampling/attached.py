@@ -31,8 +31,8 @@ def with_lora(model: ModelPatcher, tensors: dict[str, Tensor], info: StudentInfo
     expected = sum(name.endswith(".alpha") for name in tensors)
     if len(student.add_patches(patches)) != expected:
         raise ValueError(
-            f"the LoRA has {expected} layers, of which this MODEL has {len(patches)}. Connect the model it was "
-            "distilled from, or another of exactly that architecture."
+            f"Connect the model that the student was distilled from, or another of exactly that architecture: its LoRA "
+            f"has {expected} layers, of which this MODEL has {len(patches)}."
         )
     student.set_attachments(STUDENT_INFO, info)
     student.set_attachments(LORA, tensors)

@@ -13,11 +13,16 @@ KOHYA = "lora_unet_"
 
 
 def lora_tensors(model: ModelPatcher, adapters: LoRASet) -> dict[str, Tensor]:
-    """The adapters as a LoRA file names them (kohya-style), copied to the CPU."""
+    """The adapters as a LoRA file names them (kohya-style), copied to the CPU.
+
+    Raises ValueError for a layer that LoRA files have no name for.
+    """
     names = kohya_names(model)
     tensors: dict[str, Tensor] = {}
     for layer, adapter in adapters.by_layer().items():
-        name = names[f"{NETWORK}{layer}.weight"]
+        name = names.get(f"{NETWORK}{layer}.weight")
+        if name is None:
+            raise ValueError(f"Choose other lora_targets, or mode full: LoRA files have no name for the layer {layer}.")
         tensors[f"{name}.lora_down.weight"] = adapter.down.detach().to("cpu", copy=True)
         tensors[f"{name}.lora_up.weight"] = adapter.up.detach().to("cpu", copy=True)
         tensors[f"{name}.alpha"] = torch.tensor(adapters.alpha)
@@ -29,6 +34,8 @@ def kohya_names(model: ModelPatcher) -> dict[str, str]:
     original = isinstance(model.model, comfy.model_base.SDXL)
     names: dict[str, str] = {}
     for name, key in comfy.lora.model_lora_keys_unet(model.model, {}).items():
+        if not isinstance(key, str):  # a part of a weight, as SD3's q in other files; the whole has a name too
+            continue
         by_original = name == KOHYA + key.removeprefix(NETWORK).removesuffix(".weight").replace(".", "_")
         if name.startswith(KOHYA) and (key not in names or by_original == original):
             names[key] = name

@@ -1,5 +1,6 @@
 """Students to and from disk."""
 
+from datetime import datetime
 from pathlib import Path
 
 import folder_paths
@@ -8,15 +9,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...sid_core.files.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from ...sid_core.files.student import StudentInfo
+from ...sid_core.files.tensors import read_tensors, write_new_tensors
 from ..host import say
 from ..host.model import signature_of
 from ..host.node import Node
 from ..host.weights import patched_weights
 from .attached import as_student, attached_lora, student_info, with_lora
+from .save_names import expanded, numbered_names, place
+from .student_check import is_lora, require_lora, require_network
+from .student_list import LORA, WHOLE, find_student, students
 
-WHOLE, LORA = "diffusion_models", "loras"  # folders of ComfyUI, and of its output
 AS_TRAINED, MERGED = "as trained", "whole model"
 PREFIX = "model.diffusion_model."
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -34,22 +37,35 @@ def student_tensors(model: ModelPatcher, dtype: torch.dtype, merge: bool) -> tup
 
 
 def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
-    """The student at `path` on its base MODEL. Raises NotACheckpointError, or ValueError for another base."""
-    weights, metadata = read_tensors(path)
-    try:
-        info = StudentInfo.from_metadata(metadata)
-    except NotACheckpointError as error:
-        raise NotACheckpointError(f"{path.name} can't be loaded as a student: {error}") from error
+    """The student at `path` on its base MODEL. Raises ValueError for anything that is not a whole student of it."""
+    tensors, metadata = read_tensors(path)
+    info = StudentInfo.from_metadata(metadata, path.name)
     base = signature_of(model)
     if info.base != base:
         raise ValueError(
-            f"{path.name} is a student of {info.base}, but the connected MODEL is {base}. Connect the model it was "
-            "distilled from, or another of exactly that architecture."
+            f"Connect the model that {path.name} was distilled from, or another of exactly that architecture: it is a "
+            f"student of {info.base}, and the connected MODEL is {base}."
         )
-    if any(key.endswith(".lora_down.weight") for key in weights):
-        return with_lora(model, weights, info)
-    weights = {key.removeprefix(PREFIX): weight for key, weight in weights.items()}
-    return as_student(model, weights, info)
+    lora = is_lora(tensors)
+    if not lora and all(name.startswith(PREFIX) for name in tensors):
+        tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    try:
+        (require_lora if lora else require_network)(tensors, model)
+    except ValueError as error:
+        raise ValueError(
+            f"Copy {path.name} again, or save the student anew: it is not a whole student of this base ({error})."
+        ) from error
+    return with_lora(model, tensors, info) if lora else as_student(model, tensors, info)
+
+
+def save_student(tensors: dict[str, Tensor], info: StudentInfo, folder: str, prefix: str) -> Path:
+    """Write a student under a new name in output/`folder`; → the file. Raises ValueError for an unusable prefix."""
+    output = Path(folder_paths.get_output_directory())
+    where = place(prefix, output)
+    target = output / folder / where.parent
+    if not target.resolve().is_relative_to((output / folder).resolve()):  # through a link
+        raise ValueError(f"Take another filename_prefix: {where.parent} leads out of ComfyUI's output folder.")
+    return write_new_tensors(target, numbered_names(output, where), tensors, info.to_metadata())
 
 
 class SiDSaveStudent(Node):
@@ -60,9 +76,9 @@ class SiDSaveStudent(Node):
             display_name="SiD Save Student",
             category="SiD/students",
             description="Writes a student as safetensors into ComfyUI's output folder, with how it is to be sampled. "
-            "SiDLoadStudent reads it; ComfyUI's own Load LoRA and Load Diffusion Model do too.",
+            "SiD Load Student reads it; ComfyUI's own Load LoRA and Load Diffusion Model do too.",
             inputs=[
-                io.Model.Input("model", tooltip="From SiDDistill, or a loaded student with patches to bake in."),
+                io.Model.Input("model", tooltip="From SiD Distill, or a loaded student with patches to bake in."),
                 io.String.Input(
                     "filename_prefix",
                     default="sid_student",
@@ -84,7 +100,7 @@ class SiDSaveStudent(Node):
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             is_output_node=True,
         )
 
@@ -93,25 +109,15 @@ class SiDSaveStudent(Node):
         info = student_info(model)
         if info is None:
             raise ValueError(
-                "this MODEL is not a SiD student, so there is nothing to say how it is to be sampled. Connect "
-                "SiDDistill or SiDLoadStudent; for other models use ComfyUI's ModelSave."
+                "Connect SiD Distill or SiD Load Student as model: this MODEL is not a SiD student, so that nothing "
+                "says how it is to be sampled. For other models there is ComfyUI's ModelSave."
             )
-        belongs, tensors = student_tensors(model, PRECISIONS[precision], merge=save_as == MERGED)
-        asked = Path(filename_prefix)
-        if asked.parts[:1] not in ((WHOLE,), (LORA,)):
-            asked = Path(belongs) / asked
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(str(asked), folder_paths.get_output_directory())
-        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-        write_tensors(path, tensors, info.to_metadata())
-        said = f"saved {path} ({path.stat().st_size / 1e6:.1f} MB)"
+        folder, tensors = student_tensors(model, PRECISIONS[precision], merge=save_as == MERGED)
+        prefix = expanded(filename_prefix, datetime.now(), cls.hidden.prompt or {})
+        path = save_student(tensors, info, folder, prefix)
+        said = say.shown(f"saved {path} ({path.stat().st_size / 1e6:.1f} MB)")
         say.on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(str(path), ui={"text": [said]})
-
-
-def find_student(name: str) -> Path | None:
-    """The file of that name in ComfyUI's folders of models and LoRAs."""
-    paths = (folder_paths.get_full_path(folder, name) for folder in (WHOLE, LORA))
-    return next((Path(path) for path in paths if path), None)
 
 
 class SiDLoadStudent(Node):
@@ -121,14 +127,14 @@ class SiDLoadStudent(Node):
             node_id="SiDLoadStudent",
             display_name="SiD Load Student",
             category="SiD/students",
-            description="Puts a saved student onto the model it was distilled from. SiDScheduler and SiDGenerate then "
-            "know its steps.",
+            description="Puts a saved student onto the model it was distilled from. SiD Scheduler and SiD Generate "
+            "then know its steps.",
             inputs=[
                 io.Model.Input("model", tooltip="The base: the model, or one of the same architecture."),
                 io.Combo.Input(
                     "student",
-                    options=[name for folder in (WHOLE, LORA) for name in folder_paths.get_filename_list(folder)],
-                    tooltip=f"A file that SiDSaveStudent wrote, in models or output, {LORA} or {WHOLE}. Press R to "
+                    options=students(),
+                    tooltip=f"A file that SiD Save Student wrote, in models or output, {LORA} or {WHOLE}. Press R to "
                     "refresh the list.",
                 ),
             ],
@@ -138,22 +144,25 @@ class SiDLoadStudent(Node):
     @classmethod
     def fingerprint_inputs(cls, model, student):
         path = student and find_student(student)
-        return path.stat().st_mtime_ns if path else student
+        return f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" if path else student
 
     @classmethod
     def validate_inputs(cls, student):
         """In place of the host's own check, which does not say where to put one. A connected input is not known yet."""
         if student is None or (student and find_student(student)):
             return True
-        asked = f"there is no student {student!r}" if student else "no student is chosen"
+        got = f"there is no {student!r:.100}" if student else "none is chosen"
         return (
-            f"{asked}. Put a file of SiDSaveStudent into the folder {LORA} or {WHOLE} of models or output (such as "
-            f"output/{WHOLE}), press R in the browser, and choose it."
+            f"Choose a student: {got}. SiD Save Student puts them into output/{LORA} and output/{WHOLE}; a file from "
+            f"belong into {LORA} or {WHOLE} of models or output. Press R in the browser to see a new one in the list."
         )
 
     @classmethod
     def execute(cls, model, student):
-        return io.NodeOutput(load_student(model, find_student(student) or Path(student)))
+        path = find_student(student)
+        if path is None:
+            raise ValueError(cls.validate_inputs(student))
+        return io.NodeOutput(load_student(model, path))
 
 
 NODES = [SiDSaveStudent, SiDLoadStudent]

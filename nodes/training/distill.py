@@ -133,7 +133,7 @@ class SiDDistill(Node):
             log.info("%s", planned)
             say.on_node(planned, cls.hidden.unique_id)
             if inputs.existing_run == START_OVER:
-                folder.start_over()
+                training.start_over()
             training.resume()
             training.train(decoder(model, inputs.vae))
             if lora:

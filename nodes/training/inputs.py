@@ -119,7 +119,8 @@ class Inputs:
     existing_run: str = choice(
         [CONTINUE, START_OVER],
         CONTINUE,
-        "When a run of that name is there. 'start over' replaces it when the new one first saves.",
+        "When a run of that name is there. 'start over' puts it aside until the new one has as many iterations. A run "
+        "that it began itself, with the same settings, and that was cancelled goes on.",
     )
     preview_every: int = whole(
         100,

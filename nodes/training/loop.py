@@ -22,6 +22,7 @@ from ...sid_core.training.distill import Bucket, StepResult, distill, generator_
 from ...sid_core.training.health import Health, HealthWarning
 from ...sid_core.training.memory import Activations, measure_activations
 from ...sid_core.training.run import NotFiniteError, Run
+from ...sid_core.training.run_state import checkpoint_of, counters_of, restore
 from ...sid_core.words import log
 from ..host.progress import Progress
 from ..pictures.grid import labelled_rows
@@ -68,9 +69,15 @@ class Training:
     def __post_init__(self) -> None:
         self.health = Health(self.run.settings.batch)
 
+    def start_over(self) -> None:
+        """Put aside the run that is in the folder, unless it is this one, begun before; and say which."""
+        said = self.folder.start_over({"settings": self.run.settings.as_dict(), "identity": self.identity})
+        if said:
+            self._notice(said)
+
     def resume(self) -> None:
         """Go on from the folder's newest whole checkpoint, if there is one, and say what is otherwise than before."""
-        resumed = self.folder.resume(self.run, self.identity)
+        resumed = self.folder.resume(lambda state: restore(self.run, state, self.identity))
         changes: Changes = {}
         if resumed is not None:
             for reason in resumed.broken:
@@ -87,7 +94,7 @@ class Training:
             self.saved = self.run.iteration
         facts = {"settings": self.run.settings.as_dict(), "schedule": asdict(self.schedule), "identity": self.identity}
         facts |= {"prompts": len(self.buckets[0].prompts), "versions": versions()}
-        self.folder.describe(self.run, facts, changes)
+        self.folder.describe(counters_of(self.run), facts, changes)
 
     def plan_memory(self, asked: int) -> str:
         """Choose the micro-batch, as `plan` does, and say what is expected."""
@@ -215,7 +222,7 @@ class Training:
         )
 
     def save(self) -> None:
-        self.folder.save(self.run, self.identity)
+        self.folder.save(checkpoint_of(self.run, self.identity))
         self.saved = self.run.iteration
         with replacing(self.folder.path / "curves.png") as temporary:
             draw_metrics(self.folder.metrics.rows()).save(temporary, "PNG")

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files.checkpoint import write_tensors
+from ..files.tensors import write_tensors
 from ..words import log
 from .conditioning import Cond, stack
 from .prompts import PromptFile

@@ -1,23 +1,20 @@
 """A run as a folder: run.json, metrics.jsonl, previews/ and its newest checkpoints, for one run at a time."""
 
-import contextlib
-import json
-import re
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..training.run import NotFiniteError, Run
-from .atomic import remove_abandoned, replacing
-from .checkpoint import Changes, NotACheckpointError, load_run, save_run
+from .atomic import remove_abandoned
+from .checkpoint import Changes, Checkpoint, as_written
 from .metrics_log import MetricsLog
+from .replaced import FIRST_LAYOUT, METRICS, OWN, OWN_PREVIEW, PREVIEWS, delete_outgrown, numbered, put_aside
+from .run_description import extended, read_description, write_description
 from .run_lock import RunLock
+from .tensors import NotACheckpointError
 
-FIRST_LAYOUT = "state.safetensors"  # the one checkpoint of a run of version 0.1.0
 LOCK = "run.lock"
-REPLACED = "replaced"
+STARTED_OVER = "started_over"  # in run.json: whether the run was asked for as one to start over
 
 
 @dataclass(frozen=True)
@@ -34,17 +31,19 @@ class RunFolder:
 
     def __init__(self, path: Path, keep_last: int = 2):
         if keep_last < 1:
-            raise ValueError(f"keep_last is {keep_last}; expected 1 or more")
+            raise ValueError(f"Set keep_last to 1 or more; it is {keep_last}.")
         self.path, self.keep_last = path, keep_last
-        self.previews = path / "previews"
-        self.metrics = MetricsLog(path / "metrics.jsonl")
+        self.previews = path / PREVIEWS
+        self.metrics = MetricsLog(path / METRICS)
         self._lock = RunLock(path / LOCK)
         self._description: dict[str, Any] = {}
+        self._started_over = False
 
     def __enter__(self) -> "RunFolder":
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.__enter__()
-        remove_abandoned(self.path)
+        remove_abandoned(self.path, OWN)
+        remove_abandoned(self.previews, OWN_PREVIEW)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,100 +52,99 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Oldest first."""
-        numbered = {
-            int(match[1]): file
-            for file in self.path.glob("state_*.safetensors")
-            if (match := re.fullmatch(r"state_(\d+)\.safetensors", file.name))
-        }
         first = self.path / FIRST_LAYOUT
-        return [first] * first.exists() + [numbered[iteration] for iteration in sorted(numbered)]
+        return [first] * first.exists() + list(numbered(self.path).values())
 
-    def start_over(self) -> None:
-        """Put aside what is here. It is deleted when the new run saves for the first time, so till then no run is lost.
+    def start_over(self, asked: dict[str, Any]) -> str | None:
+        """Put aside the run that is here until the new one has as many iterations; → what is to be said of it.
 
-        Leftovers of a run without a checkpoint are deleted, and an older run put aside stays.
+        asked: settings and identity of the new run. A run that was itself begun by starting over, with the same
+        settings, and is not finished, goes on: the same graph is run once more, and was cancelled. Nothing but what a
+        run has written is touched.
         """
-        aside = self.path / REPLACED
-        worth_keeping = bool(self.checkpoints())
-        if worth_keeping and aside.exists():
-            shutil.rmtree(aside)
-        for entry in list(self.path.iterdir()):
-            if entry.name in (LOCK, REPLACED):
-                continue
-            if worth_keeping:
-                aside.mkdir(exist_ok=True)
-                entry.rename(aside / entry.name)
-            elif entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        again, self._started_over = self._is_asked_again(asked), True
+        if again:
+            return (
+                "The run goes on, as 'start over' began it with these settings and it is not finished. Take another "
+                "run_name or seed to begin from nothing."
+            )
+        aside = put_aside(self.path)
+        if aside is None:
+            return None
+        place, iterations = aside
+        return (
+            f"The run of {iterations} iterations that was here is in {place.name}, and is deleted when this one has as "
+            "many."
+        )
 
-    def resume(self, run: Run, identity: dict[str, str]) -> Resumed | None:
-        """Bring `run` to the newest whole checkpoint, and the metrics with it; None where there is no checkpoint.
+    def _is_asked_again(self, asked: dict[str, Any]) -> bool:
+        before = self.description()
+        same = all(before.get(name) == as_written(facts) for name, facts in asked.items())
+        finished = before.get("iteration", 0) >= before.get("schedule", {}).get("iterations", 0)
+        return bool(before.get(STARTED_OVER)) and same and not finished
 
-        Broken ones get '.broken' behind their name. Raises NotACheckpointError when all are broken, OtherRunError.
+    def resume(self, restore: Callable[[Checkpoint], Changes]) -> Resumed | None:
+        """Give the newest whole checkpoint to `restore`, and rewind the metrics to it; None where there is none.
+
+        Broken ones get '.broken' behind their name. Raises NotACheckpointError when all are broken, and what `restore`
+        raises.
         """
+        try:
+            resumed = self._resume(restore)
+        except ValueError:
+            self._forget_started_over()
+            raise
+        return resumed
+
+    def _resume(self, restore: Callable[[Checkpoint], Changes]) -> Resumed | None:
         broken: dict[Path, str] = {}
-        for checkpoint in reversed(self.checkpoints()):
+        for file in reversed(self.checkpoints()):
             try:
-                changes = load_run(run, checkpoint, identity)
+                checkpoint = Checkpoint.read(file)
+                changes = restore(checkpoint)
             except NotACheckpointError as error:
-                broken[checkpoint] = str(error)
+                broken[file] = f"{file.name} is not used: {error.why}."
                 continue
-            for file in broken:
-                file.rename(file.with_name(file.name + ".broken"))
-            self.metrics.rewind(run.iteration)
-            return Resumed(checkpoint, changes, tuple(broken.values()))
+            for other in broken:
+                other.replace(other.with_name(f"{other.name}.broken"))
+            self.metrics.rewind(checkpoint.iteration)
+            return Resumed(file, changes, tuple(broken.values()))
         if broken:
             raise NotACheckpointError(
-                f"none of the {len(broken)} checkpoints in {self.path} can be used: {'; '.join(broken.values())} "
-                "Copy that folder back from where you have it, choose 'start over', or give this run another name."
+                f"Copy {self.path.name} back from where you have it, choose 'start over', or give this run another "
+                f"name: none of the {len(broken)} checkpoints in {self.path} can be used. {' '.join(broken.values())}"
             )
-        self.metrics.rewind(0)
+        self.metrics.rewind(-1)  # the look at the start comes again
         return None
 
-    def save(self, run: Run, identity: dict[str, str]) -> Path:
-        """Write a checkpoint, then delete the oldest beyond `keep_last`.
+    def _forget_started_over(self) -> None:
+        """A run that can't go on is not asked for again: the next 'start over' does start over."""
+        before = self.description()
+        if before.get(STARTED_OVER):
+            write_description(self.path, before | {STARTED_OVER: False}, {"iteration": 0, "images": 0} | before)
 
-        Raises OSError when the disk is full and NotFiniteError for a run that has diverged; nothing is deleted then.
+    def save(self, state: Checkpoint) -> Path:
+        """Write a checkpoint, then delete the oldest beyond `keep_last`, and a run put aside that has no more.
+
+        Raises OSError when the disk is full; nothing is deleted then.
         """
-        if not _is_finite(run):
-            raise NotFiniteError(f"iteration {run.iteration}: the weights are no longer finite, and are not saved.")
-        checkpoint = self.path / f"state_{run.iteration:07}.safetensors"
-        save_run(run, checkpoint, identity)
+        checkpoint = self.path / f"state_{state.iteration:07}.safetensors"
+        state.write(checkpoint)
         for old in self.checkpoints()[: -self.keep_last]:
             old.unlink()
-        shutil.rmtree(self.path / REPLACED, ignore_errors=True)
-        self._write(run)
+        delete_outgrown(self.path, state.iteration)
+        write_description(self.path, self._description, state.counters)
         return checkpoint
 
     def description(self) -> dict[str, Any]:
         """What run.json says; empty where there is none that can be read."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return {}
+        return read_description(self.path)
 
-    def describe(self, run: Run, description: dict[str, Any], changes: Changes) -> None:
-        """Write run.json: `description`, when the run began, how far it is, and all that was ever changed in it."""
-        before = self.description()
-        history = before.get("changes", []) + [
-            {"iteration": run.iteration, "setting": name, "then": then, "now": now}
-            for name, (then, now) in sorted(changes.items())
-        ]
-        self._description = {"started": before.get("started", _now()), **description, "changes": history}
-        self._write(run)
+    def describe(self, counters: dict[str, Any], description: dict[str, Any], changes: Changes) -> None:
+        """Write run.json: `description`, when the run began, how far it is, and all that was ever changed in it.
 
-    def _write(self, run: Run) -> None:
-        progress = {"updated": _now(), "iteration": run.iteration, "images": run.images}
-        with replacing(self.path / "run.json") as temporary:
-            text = json.dumps(self._description | progress, indent=1, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _is_finite(run: Run) -> bool:
-    weights = [*run.student.parameters(), *run.fake.parameters(), *run.ema.average]
-    return all(bool(weight.isfinite().all()) for weight in weights)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+        counters: at least iteration and images.
+        """
+        description = description | {STARTED_OVER: self._started_over}
+        self._description = extended(self.description(), description, changes, counters["iteration"])
+        write_description(self.path, self._description, counters)

@@ -36,11 +36,11 @@ class RunLock:
                 owner = _owner(file)
                 file.close()
                 raise RunInUseError(
-                    f"another run is at work in {self.path.parent}{owner}. Wait for it or cancel it, or give this run "
-                    "another name."
+                    f"Wait for the other run or cancel it, or give this run another name: another run is at work in "
+                    f"{self.path.parent}{owner}."
                 ) from error
             # Some network drives know no locks. Refusing to train there would help nobody.
-            log.warning("%s can't be locked (%s): take care that no second run uses it", self.path.parent, error)
+            log.warning("take care that no second run uses %s: it can't be locked (%s)", self.path.parent, error)
         file.truncate(0)
         file.write(str(os.getpid()).encode())
         file.flush()

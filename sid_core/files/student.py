@@ -2,15 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
 from ..method.sampling import NOISE_MODES
-from .checkpoint import NotACheckpointError
+from .plain import is_number, is_whole, parse
+from .tensors import NotACheckpointError
 
 PREFIX = "sid."
+LONGEST = 4000  # characters of a value
+MOST_STEPS = 1000  # as many times as there are
+LATEST = 1000.0  # of the training times of any process
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# What each value has to be, and how that is said.
+EXPECTED: dict[str, tuple[Callable[[object], bool], str]] = {
+    "steps": (lambda value: is_whole(value, 1, MOST_STEPS), f"a whole number from 1 to {MOST_STEPS}"),
+    "t_init": (lambda value: is_number(value) and 0 < value <= LATEST, f"a number above 0 and up to {LATEST:g}"),
+    "noise_mode": (lambda value: _is_text(value) and value in NOISE_MODES, f"one of {', '.join(NOISE_MODES)}"),
+} | {name: (_is_text, "a text") for name in ("base", "run", "guidance", "method")}
 
 
 @dataclass(frozen=True)
@@ -31,23 +47,31 @@ class StudentInfo:
         return {PREFIX + key: json.dumps(value) for key, value in asdict(self).items()}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> "StudentInfo":
-        """Raises NotACheckpointError where the metadata is not a student's or its values are unusable."""
-        missing = [name for name in cls.__dataclass_fields__ if PREFIX + name not in metadata]
+    def from_metadata(cls, metadata: Mapping[str, str], name: str = "the file") -> "StudentInfo":
+        """Raises NotACheckpointError where the metadata is not a student's or its values are unusable.
+
+        name: what the file is called in the error.
+        """
+        missing = [PREFIX + field for field in EXPECTED if PREFIX + field not in metadata]
         if missing:
             raise NotACheckpointError(
-                f"its metadata lacks {', '.join(PREFIX + name for name in missing)}, so it is not a student saved by "
-                "SiDSaveStudent. Ordinary checkpoints and LoRAs go into ComfyUI's own loaders."
+                f"Choose a file that SiD Save Student has written: {name} is none, for its metadata lacks "
+                f"{', '.join(missing)}. Ordinary checkpoints and LoRAs go into ComfyUI's own loaders."
             )
-        values = {name: metadata[PREFIX + name] for name in cls.__dataclass_fields__}
-        try:
-            info = cls(**{name: json.loads(value) for name, value in values.items()})
-            usable = isinstance(info.steps, int) and info.steps >= 1 and info.t_init > 0
-        except (json.JSONDecodeError, TypeError):  # no JSON, or a first time that is no number
-            usable = False
-        if not (usable and info.noise_mode in NOISE_MODES):
-            raise NotACheckpointError(f"its metadata says {values}, which no sampler can run")
-        return info
+        values = {}
+        for field, (is_usable, expected) in EXPECTED.items():
+            said = metadata[PREFIX + field]
+            try:
+                values[field] = parse(said, LONGEST)
+                usable = is_usable(values[field])
+            except ValueError:
+                usable = False
+            if not usable:
+                raise NotACheckpointError(
+                    f"Copy {name} again, or save the student anew: its {PREFIX}{field} is {said[:40]}"
+                    f"{' …' * (len(said) > 40)}, and has to be {expected}."
+                )
+        return cls(**values)
 
 
 def base_signature(kind: str, weights: Mapping[str, Tensor]) -> str:

@@ -76,7 +76,7 @@ def test_no_file_is_replaced(run_graph):
 def test_a_full_disk_leaves_the_previous_file(run_graph, comfyui, monkeypatch, tmp_path):
     from sid_pack.nodes.demo import model as demo_model
     from sid_pack.nodes.sampling import students
-    from sid_pack.sid_core.files import checkpoint
+    from sid_pack.sid_core.files import tensors
 
     model, _, _ = demo_model.load_demo("student_4_steps.safetensors")
     path = tmp_path / "student.safetensors"
@@ -86,9 +86,9 @@ def test_a_full_disk_leaves_the_previous_file(run_graph, comfyui, monkeypatch, t
         Path(file).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(OSError, match="Free some space"):
-        checkpoint.write_tensors(path, students.student_tensors(model, torch.float16, merge=False)[1], {})
+        tensors.write_tensors(path, students.student_tensors(model, torch.float16, merge=False)[1], {})
     assert path.read_bytes() == b"the previous file"
     assert [file.name for file in tmp_path.iterdir()] == ["student.safetensors"]
 
@@ -106,7 +106,7 @@ def test_a_foreign_file_is_refused(run_graph, students_folder):
     save_file({"lora_up.weight": torch.zeros(2, 2)}, students_folder / "lora.safetensors")
     result = load(run_graph, students_folder, "lora.safetensors")
     assert not result.success
-    assert "not a student saved by SiDSaveStudent" in result.error
+    assert "Choose a file that SiD Save Student has written" in result.error
 
 
 def test_a_student_of_another_base_is_refused(run_graph, students_folder):

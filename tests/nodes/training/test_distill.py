@@ -167,7 +167,7 @@ def test_other_weights_of_the_same_architecture_are_refused(run_graph):
     graph["other"] = node("SiDDemoModel", weights="student, 1 step")
     graph["guider"]["inputs"]["model"] = ["patched", 0]
     result = run_graph(graph)
-    assert "weights: " in result.error and "of a run with other settings" in result.error
+    assert "weights: " in result.error and "the run of that name has others" in result.error
 
 
 def test_the_folder_tells_all_about_the_run(run_graph, runs):
@@ -351,7 +351,7 @@ def test_a_learning_rate_far_too_high_is_warned_of_on_the_node_and_in_the_metric
 
 
 def test_a_full_disk_while_saving_says_so_and_keeps_the_state_before(run_graph, monkeypatch, runs):
-    from sid_pack.sid_core.files import checkpoint
+    from sid_pack.sid_core.files import tensors
 
     assert run_graph(distilled(run_name="full")).success
     state = runs / "full" / "state_0000002.safetensors"
@@ -360,7 +360,7 @@ def test_a_full_disk_while_saving_says_so_and_keeps_the_state_before(run_graph, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     result = run_graph(distilled(iterations=3, run_name="full", existing_run="continue it"))
     assert not result.success
     assert "No space left" in result.error and "Free some space" in result.error
@@ -371,7 +371,7 @@ def test_a_full_disk_while_saving_says_so_and_keeps_the_state_before(run_graph, 
 
 def test_what_failed_is_told_even_if_the_disk_is_full_too(run_graph, monkeypatch, caplog):
     from sid_pack.nodes.training import loop as training
-    from sid_pack.sid_core.files import checkpoint
+    from sid_pack.sid_core.files import tensors
 
     def fail(error: Exception):
         def failing(*_):
@@ -379,7 +379,7 @@ def test_what_failed_is_told_even_if_the_disk_is_full_too(run_graph, monkeypatch
 
         return failing
 
-    monkeypatch.setattr(checkpoint, "save_file", fail(OSError(28, "No space left on device")))
+    monkeypatch.setattr(tensors, "save_file", fail(OSError(28, "No space left on device")))
     monkeypatch.setattr(training.Progress, "update", fail(RuntimeError("what failed first")))
     result = run_graph(distilled(run_name="both"))
     assert "what failed first" in result.error

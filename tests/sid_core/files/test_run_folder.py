@@ -12,14 +12,22 @@ from pathlib import Path
 import pytest
 import torch
 import toy_run
+from oracles import ToyDistillation
 from safetensors.torch import load_file
-from toy_run import IDENTITY, SETTINGS, toy, train
+from toy_run import IDENTITY, SETTINGS, asked, toy, train
 
 from sid_pack.sid_core.files import run_lock
-from sid_pack.sid_core.files.checkpoint import NotACheckpointError, OtherRunError, save_run
+from sid_pack.sid_core.files.checkpoint import Checkpoint
 from sid_pack.sid_core.files.run_folder import RunFolder
 from sid_pack.sid_core.files.run_lock import RunInUseError
+from sid_pack.sid_core.files.tensors import NotACheckpointError, read_tensors, write_tensors
 from sid_pack.sid_core.training.run import NotFiniteError
+from sid_pack.sid_core.training.run_state import OtherRunError, checkpoint_of, counters_of, restore
+
+
+def into(distillation):
+    """What `RunFolder.resume` gives a checkpoint to, to bring that run to it."""
+    return lambda state: restore(distillation.run, state, IDENTITY)
 
 
 def names(folder: RunFolder) -> list[str]:
@@ -71,7 +79,7 @@ def test_a_run_killed_at_random_moments_ends_bitwise_as_the_unbroken_one(tmp_pat
         process = start(path, 1_000_000)
         try:
             wait_for_rows(path / "metrics.jsonl", already + draw.randint(10, 30), process)
-            with pytest.raises(RunInUseError, match=f"process {process.pid}.*give this run another name"):
+            with pytest.raises(RunInUseError, match=f"give this run another name.*process {process.pid}"):
                 RunFolder(path).__enter__()
             time.sleep(draw.uniform(0, 0.01))
         finally:
@@ -177,10 +185,10 @@ def test_with_no_whole_checkpoint_nothing_is_touched_and_the_error_says_what_to_
         spoil(checkpoint, "truncated")
     before = {file.name: file.read_bytes() for file in six.path.iterdir() if file.name != "run.lock"}
     with (
-        pytest.raises(NotACheckpointError, match="none of the 2 checkpoints.*0006.*0004.*choose 'start over'"),
+        pytest.raises(NotACheckpointError, match="choose 'start over'.*none of the 2 checkpoints.*0006.*0004"),
         RunFolder(six.path) as folder,
     ):
-        folder.resume(toy().run, IDENTITY)
+        folder.resume(into(toy()))
     assert before == {file.name: file.read_bytes() for file in six.path.iterdir() if file.name != "run.lock"}
 
 
@@ -188,7 +196,7 @@ def test_a_run_of_version_0_1_0_is_found_and_continued(tmp_path):
     """It had one checkpoint, and neither metrics nor run.json."""
     old, unbroken = toy(), toy()
     old.train(3)
-    save_run(old.run, tmp_path / "state.safetensors", IDENTITY)
+    checkpoint_of(old.run, IDENTITY).write(tmp_path / "state.safetensors")
     with RunFolder(tmp_path) as folder:
         mine = toy()
         resumed = train(folder, mine, 5, 1)
@@ -202,7 +210,7 @@ def test_a_run_of_other_settings_is_refused_and_the_folder_stays(six):
     spoil(six.checkpoints()[-1], "truncated")
     rows = list(six.metrics.rows())
     with RunFolder(six.path) as folder, pytest.raises(OtherRunError, match="batch: 8 then, 4 now"):
-        folder.resume(toy(replace(SETTINGS, batch=4)).run, IDENTITY)
+        folder.resume(into(toy(replace(SETTINGS, batch=4))))
     assert names(six) == ["state_0000004.safetensors", "state_0000006.safetensors"]
     assert list(six.metrics.rows()) == rows
 
@@ -214,46 +222,201 @@ def test_weights_that_are_not_finite_are_never_saved_over_good_ones(six):
             diverged = toy()
             train(folder, diverged, 7, 100)
             spoilt(diverged.run).data[0, 0] = float("nan")
-            with pytest.raises(
-                NotFiniteError, match="iteration 7: the weights are no longer finite, and are not saved"
-            ):
-                folder.save(diverged.run, IDENTITY)
+            with pytest.raises(NotFiniteError, match="weights are no longer finite at iteration 7, and are not saved"):
+                folder.save(checkpoint_of(diverged.run, IDENTITY))
         assert before == {checkpoint: checkpoint.read_bytes() for checkpoint in six.checkpoints()}
 
 
 def test_no_checkpoint_is_deleted_when_the_new_one_cannot_be_written(six, monkeypatch):
-    from sid_pack.sid_core.files import checkpoint
+    from sid_pack.sid_core.files import tensors
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with RunFolder(six.path, keep_last=1) as folder, pytest.raises(OSError, match="No space left"):
         train(folder, toy(), 8, 2)
     assert names(six) == ["state_0000004.safetensors", "state_0000006.safetensors"]
 
 
 def test_what_a_killed_process_left_of_a_file_is_removed(six):
-    (six.path / ".state_0000008.safetensors.4711.tmp").write_bytes(b"half")
+    six.previews.mkdir()
+    for name in (
+        ".state_0000008.safetensors.4711.tmp",
+        ".run.json.4711-0a1b2c3d.tmp",
+        "previews/.preview_0000009.png.1.tmp",
+    ):
+        (six.path / name).write_bytes(b"half")
     with RunFolder(six.path):
-        assert not list(six.path.glob(".*"))
+        assert not list(six.path.rglob(".*"))
+
+
+def test_one_wrong_bit_in_any_byte_of_the_header_or_in_the_body_is_damage(six):
+    """The length field, names, kinds, shapes, every entry of the metadata, the padding, and a sample of the values.
+
+    Each time the checkpoint before is used, with its own counters, and nobody's settings are blamed.
+    """
+    newest, before = six.checkpoints()[-1], Checkpoint.read(six.checkpoints()[0])
+    whole = newest.read_bytes()
+    body = 8 + int.from_bytes(whole[:8], "little")
+    draw = random.Random(7)
+    places = [*range(body), *draw.sample(range(body, len(whole)), 60)]
+    resumed = {*draw.sample(places, 60), *range(8)}
+    for place in places:
+        newest.write_bytes(flipped(whole, place, draw.randrange(8)))
+        with pytest.raises(NotACheckpointError):
+            Checkpoint.read(newest)
+        if place in resumed:
+            assert_passed_over(newest, before)
+
+
+def assert_passed_over(newest: Path, before: Checkpoint) -> None:
+    run = toy().run
+    with RunFolder(newest.parent) as folder:
+        resumed = folder.resume(lambda state: restore(run, state, IDENTITY))
+    assert resumed.checkpoint.name == "state_0000004.safetensors"
+    (reason,) = resumed.broken
+    assert reason.startswith("state_0000006.safetensors is not used: it is") and "\n" not in reason
+    assert counters_of(run) == before.counters
+    newest.with_name(f"{newest.name}.broken").unlink()
+
+
+def flipped(content: bytes, place: int, bit: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+
+
+def test_what_no_run_has_written_in_an_older_format_is_damage_too(six):
+    """Its checksum, if any, is of the tensors alone."""
+    tensors, metadata = read_tensors(six.checkpoints()[-1])
+    del metadata["checksum"]
+    odd = {
+        "counters": ["[]", "{}", '{"iteration": -1, "images": 0}', '{"iteration": true, "images": 0}', "[" * 5000, "6"],
+        "settings": ["null", "[]", '"', "[" * 100_000 + "]" * 100_000],
+        "identity": ["7", "{", '{"a": ' * 50 + "1" + "}" * 50],
+        "values": ["[]"],
+        "further": ["{}", "oh"],
+    }
+    for name, values in odd.items():
+        for value in values:
+            write_tensors(six.checkpoints()[-1], tensors, metadata | {"format": "sid-run-1", name: value})
+            with pytest.raises(NotACheckpointError, match="is damaged") as refused:
+                Checkpoint.read(six.checkpoints()[-1])
+            assert len(str(refused.value)) < 400
 
 
 # Starting over
 
 
-def test_the_replaced_run_is_there_until_the_new_one_is_saved(six):
+@pytest.fixture
+def cancelled(six):
+    """A run started over in the place of the one of six iterations, and cancelled at 3 of 9."""
     with RunFolder(six.path) as folder:
-        folder.start_over()
-        assert not folder.checkpoints() and not list(folder.metrics.rows())
-        train(folder, toy(), 3, 100)
-        assert len(list((six.path / "replaced").glob("state_*"))) == 2
-        # Starting over once more, before anything was saved, does not cost the run put aside.
-        folder.start_over()
-        assert len(list((six.path / "replaced").glob("state_*"))) == 2
-        train(folder, toy(), 2, 2)
-        assert not (six.path / "replaced").exists()
-        assert names(folder) == ["state_0000002.safetensors"]
+        other = toy(replace(SETTINGS, seed=5))
+        said = folder.start_over(asked(other))
+        assert "The run of 6 iterations that was here is in replaced" in said
+        train(folder, other, 3, 3, goal=9)
+    return six.path
+
+
+def other() -> ToyDistillation:
+    return toy(replace(SETTINGS, seed=5))
+
+
+def states(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("state_*"))
+
+
+def test_a_replaced_run_is_kept_until_the_new_one_has_as_many_iterations(cancelled):
+    with RunFolder(cancelled) as folder:
+        train(folder, other(), 5, 1, goal=9)
+        assert states(cancelled / "replaced") == ["state_0000004.safetensors", "state_0000006.safetensors"]
+        assert len((cancelled / "replaced" / "metrics.jsonl").read_bytes().splitlines()) == 6
+        train(folder, other(), 6, 1, goal=9)
+        assert not (cancelled / "replaced").exists()
+
+
+def test_a_replaced_run_can_be_brought_back(cancelled, tmp_path):
+    (cancelled / "replaced").rename(tmp_path / "back")
+    with RunFolder(tmp_path / "back") as folder:
+        assert train(folder, toy(), 8, 2).checkpoint.name == "state_0000006.safetensors"
+
+
+def test_the_same_graph_once_more_goes_on_where_it_was_cancelled(cancelled):
+    for reached in (3, 6):
+        with RunFolder(cancelled) as folder:
+            assert "The run goes on" in folder.start_over(asked(other()))
+            assert iteration_of(train(folder, other(), reached + 3, 3, goal=9).checkpoint) == reached
+    with RunFolder(cancelled) as folder:  # now it is finished
+        assert "The run of 9 iterations that was here is in replaced" in folder.start_over(asked(other()))
+        assert not folder.checkpoints()
+
+
+@pytest.mark.parametrize("how", ["other settings", "was continued", "run.json is lost"])
+def test_whatever_is_not_the_same_graph_does_start_over_and_every_run_is_kept(cancelled, how):
+    if how == "was continued":
+        with RunFolder(cancelled) as folder:
+            train(folder, other(), 4, 1, goal=9)
+    if how == "run.json is lost":
+        (cancelled / "run.json").unlink()
+    with RunFolder(cancelled) as folder:
+        asking = toy(replace(SETTINGS, seed=6)) if how == "other settings" else other()
+        assert "is in replaced_2, and is deleted when this one has as many" in folder.start_over(asked(asking))
+        train(folder, asking, 5, 5, goal=9)  # outgrows the last one alone
+    assert states(cancelled / "replaced") == ["state_0000004.safetensors", "state_0000006.safetensors"]
+    assert not (cancelled / "replaced_2").exists()
+
+
+def test_a_run_that_cannot_go_on_is_started_over_the_next_time(cancelled):
+    spoil(cancelled / "state_0000003.safetensors", "truncated")
+    with RunFolder(cancelled) as folder, pytest.raises(NotACheckpointError, match="choose 'start over'"):
+        folder.start_over(asked(other()))
+        folder.resume(into(other()))
+    with RunFolder(cancelled) as folder:
+        assert "is in replaced_2" in folder.start_over(asked(other()))
+        assert folder.resume(into(other())) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links want rights there")
+@pytest.mark.parametrize("with_checkpoints", [True, False])
+def test_starting_over_touches_nothing_that_no_run_has_written(six, tmp_path, with_checkpoints):
+    """Foreign files beside, in previews and in what was put aside, and whatever links lead to."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "preview_0000001.png").write_text("mine")
+    (elsewhere / "state_0000009.safetensors").write_text("mine")
+    folder, aside = six.path, six.path / "replaced"
+    (folder / "previews").mkdir()
+    foreign = ["notes.txt", "state_best.safetensors", ".hidden.1.tmp", "previews/mine.png", "previews/preview_x.png"]
+    for name in foreign:
+        (folder / name).write_text("mine")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "state_0000003.safetensors").symlink_to(elsewhere / "state_0000009.safetensors")
+    (folder / "previews" / "preview_0000001.png").write_text("the run's")
+    if not with_checkpoints:
+        for file in folder.glob("state_*[0-9].safetensors"):
+            file.unlink()
+    with RunFolder(folder) as opened:
+        opened.start_over(asked(toy()))
+        aside.mkdir(exist_ok=True)
+        (aside / "also.txt").write_text("mine")
+        (aside / "previews_linked").symlink_to(elsewhere)
+        train(opened, toy(), 8, 2)
+    assert [(folder / name).read_text() for name in foreign] == ["mine"] * len(foreign)
+    assert sorted(file.name for file in aside.iterdir()) == ["also.txt", "previews_linked"]
+    assert (folder / "linked").is_symlink()
+    assert sorted(file.name for file in elsewhere.iterdir()) == ["preview_0000001.png", "state_0000009.safetensors"]
+    assert all(file.read_text() == "mine" for file in elsewhere.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links want rights there")
+def test_previews_that_are_a_link_are_left_where_they_are(six, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "preview_0000001.png").touch()
+    (six.path / "previews").symlink_to(tmp_path / "pictures")
+    with RunFolder(six.path) as folder:
+        folder.start_over(asked(toy()))
+        train(folder, toy(), 8, 2)
+    assert (six.path / "previews").is_symlink() and (tmp_path / "pictures" / "preview_0000001.png").exists()
 
 
 # run.json
@@ -279,7 +442,83 @@ def test_an_unreadable_run_json_is_written_anew(six):
     assert json.loads((six.path / "run.json").read_text())["iteration"] == 8
 
 
+ODD = {
+    "a list": "[1, 2]",
+    "a number": "7",
+    "binary": b"\xff\x00\x80" * 99,
+    "deep": "[" * 100_000,
+    "deep and whole": "[" * 100_000 + "]" * 100_000,
+    "schedule is a list": '{"schedule": [1], "changes": []}',
+    "schedule is deep": '{"schedule": {"save_every": {"a": [{}]}}}',
+    "changes are a text": '{"changes": "none", "iteration": 1e308, "started": {}}',
+    "changes are numbers": '{"changes": [1, null], "iteration": true, "settings": 4}',
+    "NaN": '{"iteration": NaN, "schedule": {"iterations": NaN, "save_every": Infinity}, "started_over": "yes"}',
+    "half a letter": r'{"started": "\ud800", "changes": [{"iteration": 1, "setting": "\udfff", "then": 1, "now": 2}]}',
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("over", [False, True])
+def test_an_odd_run_json_ends_no_run(six, odd, over, caplog):
+    content = ODD[odd]
+    (six.path / "run.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    with RunFolder(six.path) as folder:
+        if over:
+            folder.start_over(asked(toy()))
+        assert (train(folder, toy(), 8, 2) is None) == over
+        assert "replaced" not in [file.name for file in six.path.iterdir()]
+    assert json.loads((six.path / "run.json").read_text())["iteration"] == 8
+    assert all(len(record.getMessage()) < 300 and "\n" not in record.getMessage() for record in caplog.records)
+
+
+def test_a_folder_by_the_name_of_a_runs_file_is_put_aside(six):
+    for name in ("run.json", "metrics.jsonl"):
+        (six.path / name).unlink()
+        (six.path / name).mkdir()
+        (six.path / name / "mine").touch()
+    with RunFolder(six.path) as folder:
+        train(folder, toy(), 8, 2)
+    assert len(list(six.metrics.rows())) == 2
+    assert all((six.path / f"{name}.broken" / "mine").exists() for name in ("run.json", "metrics.jsonl"))
+
+
 # metrics.jsonl
+
+
+def test_the_look_at_the_start_is_in_the_metrics_once(tmp_path):
+    """A run that was stopped before it was ever saved begins again, and looks again."""
+    for _ in range(3):
+        with RunFolder(tmp_path) as folder:
+            assert folder.resume(into(toy())) is None
+            folder.metrics.append({"iteration": 0, "seed_spread": 0.5})
+    assert list(folder.metrics.rows()) == [{"iteration": 0, "seed_spread": 0.5}]
+
+
+ODD_LINES = [
+    b'{"iteration": true, "student_loss": 1.0}',
+    b'{"iteration": -1}',
+    b'{"iteration": 1e3}',
+    b'{"iteration": 1, "student_loss": "low"}',
+    b'{"iteration": 1, "seed_spread": [0.5]}',
+    b'{"iteration": 1, "warning": ["nan"], "message": {}}',
+    b'{"iteration": 1, "fake_loss": 1e300}',
+    b'{"iteration": 1, "spread": NaN}',
+    b'{"iteration": 1' + b"0" * 5000 + b"}",
+    b'{"iteration": ' * 3000,
+    b"[" * 100_000,
+    bytes(range(11, 256)) * 1000,
+]
+
+
+def test_lines_that_are_no_metrics_are_left_out_with_one_line_of_log(six, caplog):
+    rows = list(six.metrics.rows())
+    with six.metrics.path.open("ab") as file:
+        file.write(b"\n".join(ODD_LINES) + b"\n")
+    assert list(six.metrics.rows()) == rows
+    with RunFolder(six.path) as folder:
+        train(folder, toy(), 8, 2)
+    assert [row["iteration"] for row in six.metrics.rows()] == list(range(1, 9))
+    assert caplog.text.count("could not be read as metrics") == 1
 
 
 def test_metrics_are_the_results_of_the_iterations(six):
@@ -307,5 +546,5 @@ def test_metrics_hold_no_nan_which_json_does_not_know(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_under_the_metrics_says_so(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with RunFolder(tmp_path) as folder, pytest.raises(OSError, match="metrics.jsonl.*No space left.*Free some space"):
+    with RunFolder(tmp_path) as folder, pytest.raises(OSError, match="Free some space.*metrics.jsonl.*No space left"):
         folder.metrics.append({"iteration": 1})

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from sid_pack.sid_core.files.checkpoint import NotACheckpointError, read_tensors, write_tensors
 from sid_pack.sid_core.files.student import StudentInfo, base_signature
+from sid_pack.sid_core.files.tensors import NotACheckpointError, read_tensors, write_tensors
 
 INFO = StudentInfo(
     steps=4, t_init=625, base="SDXL-1680-1a2b3c4d", run="cats, 1a2b", guidance="lsg 2", noise_mode="ddim"
@@ -51,7 +51,7 @@ def test_a_file_that_is_no_student_says_what_lacks_and_where_it_goes():
     ],
 )
 def test_values_no_sampler_can_run_are_refused(name, value):
-    with pytest.raises(NotACheckpointError, match="its metadata says"):
+    with pytest.raises(NotACheckpointError, match=f"its sid.{name} is .*, and has to be"):
         StudentInfo.from_metadata(INFO.to_metadata() | {f"sid.{name}": value})
 
 

@@ -118,14 +118,15 @@ def test_8_bits_learn_what_32_do():
 
 
 def test_8_bits_are_a_quarter_of_the_state_and_go_on_exactly(tmp_path):
-    from sid_pack.sid_core.files.checkpoint import load_run, save_run
+    from sid_pack.sid_core.files.checkpoint import Checkpoint
+    from sid_pack.sid_core.training.run_state import checkpoint_of, restore
 
     unbroken, broken = wide("Adam, 8 bits", 6), wide("Adam, 8 bits", 3)
     state = broken.fake_optimizer.state[broken.fake.weight]
     assert state["state1"].dtype == state["state2"].dtype == torch.uint8
-    save_run(broken, tmp_path / "run.safetensors", {})
+    checkpoint_of(broken, {}).write(tmp_path / "run.safetensors")
     resumed = Run(Wide(5), Wide(6), broken.settings)
-    load_run(resumed, tmp_path / "run.safetensors", {})
+    restore(resumed, Checkpoint.read(tmp_path / "run.safetensors"), {})
     wide("Adam, 8 bits", 3, resumed)
     assert torch.equal(resumed.student.weight, unbroken.student.weight)
     assert torch.equal(resumed.fake.weight, unbroken.fake.weight)

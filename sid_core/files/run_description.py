@@ -1,0 +1,80 @@
+"""run.json: what a run is and how far it has come, for people to read. No run needs it to go on."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..words import log
+from .atomic import replacing
+from .checkpoint import Changes
+from .plain import is_whole, parse
+
+NAME = "run.json"
+LONGEST = 10_000_000  # characters
+CHANGE = {"iteration", "setting", "then", "now"}
+
+
+def _is_history(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) and each.keys() == CHANGE for each in value)
+
+
+def _is_schedule(value: object) -> bool:
+    return isinstance(value, dict) and all(is_whole(each, 0, 2**62) for each in value.values())
+
+
+# What is read of the file again, and how it has to be.
+READ: dict[str, Callable[[object], bool]] = {
+    "started": lambda value: isinstance(value, str) and len(value) < 100,
+    "started_over": lambda value: isinstance(value, bool),
+    "settings": lambda value: isinstance(value, dict),
+    "identity": lambda value: isinstance(value, dict),
+    "schedule": _is_schedule,
+    "iteration": lambda value: is_whole(value, 0, 2**62),
+    "changes": _is_history,
+}
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What run.json says; without what can't be used of it, which is told in the log."""
+    path = folder / NAME
+    if not path.exists():
+        return {}
+    try:
+        if not path.is_file() or path.stat().st_size > LONGEST:
+            raise ValueError("it is no file of a few thousand characters")
+        found = parse(path.read_bytes(), LONGEST)
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        log.warning("%s is not used: %.200s", NAME, error)
+        return {}
+    odd = [name for name, is_usable in READ.items() if name in found and not is_usable(found[name])]
+    if odd:
+        log.warning("%s of %s can't be used, and are passed over", ", ".join(odd), NAME)
+    return {name: value for name, value in found.items() if name not in odd}
+
+
+def write_description(folder: Path, description: dict[str, Any], counters: dict[str, Any]) -> None:
+    """counters: at least iteration and images."""
+    path = folder / NAME
+    progress = {"updated": now(), "iteration": counters["iteration"], "images": counters["images"]}
+    if path.exists() and not path.is_file():
+        path.rename(path.with_name(f"{NAME}.broken"))
+    with replacing(path) as temporary:
+        text = json.dumps(description | progress, indent=1, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8", errors="replace")  # half characters of another
+
+
+def extended(before: dict[str, Any], description: dict[str, Any], changes: Changes, iteration: int) -> dict[str, Any]:
+    """A description of a run that goes on: with when it began, and all that was ever changed in it."""
+    history = before.get("changes", []) + [
+        {"iteration": iteration, "setting": name, "then": then, "now": value}
+        for name, (then, value) in sorted(changes.items())
+    ]
+    return {"started": before.get("started", now()), **description, "changes": history}
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
