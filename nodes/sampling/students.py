@@ -154,7 +154,7 @@ class SiDLoadStudent(Node):
         got = f"there is no {student!r:.100}" if student else "none is chosen"
         return (
             f"Choose a student: {got}. SiD Save Student puts them into output/{LORA} and output/{WHOLE}; a file from "
-            f"belong into {LORA} or {WHOLE} of models or output. Press R in the browser to see a new one in the list."
+            f"elsewhere belongs into {LORA} or {WHOLE} of models or output. Press R to see it in the list."
         )
 
     @classmethod

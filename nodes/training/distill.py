@@ -28,6 +28,7 @@ from ..host.weights import with_gradients
 from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
 from ..sampling.loras import lora_tensors
+from ..sampling.save_names import RESERVED
 from .encoding import encoded
 from .inputs import START_OVER, Inputs
 from .loop import Training, decoder
@@ -38,9 +39,12 @@ Shape = tuple[int, ...]  # (C, H, W) of latents
 
 
 def run_folder(name: str) -> Path:
-    """output/sid_runs/NAME. Raises ValueError for a name that is no plain folder name."""
-    if not re.fullmatch(r"[\w\- ]+", name):
-        raise ValueError(f"Set run_name to letters, digits, spaces, '-' and '_' alone; it is {name!r}.")
+    """output/sid_runs/NAME. Raises ValueError for a name that is no plain folder name on every system."""
+    if not re.fullmatch(r"[\w\-][\w\- ]{0,99}(?<! )", name) or RESERVED.fullmatch(name):
+        raise ValueError(
+            "Set run_name to letters, digits, spaces, '-' and '_', up to 100 of them, such as my student; it is "
+            f"{name!r:.60}."
+        )
     return Path(folder_paths.get_output_directory()) / "sid_runs" / name
 
 
