@@ -103,7 +103,7 @@ class RunFolder:
                 checkpoint = Checkpoint.read(file)
                 changes = restore(checkpoint)
             except NotACheckpointError as error:
-                broken[file] = f"{file.name} is not used: {error.why}."
+                broken[file] = f"{file.name} {error.why.removeprefix('it ')}."
                 continue
             for other in broken:
                 other.replace(other.with_name(f"{other.name}.broken"))

@@ -276,7 +276,7 @@ def assert_passed_over(newest: Path, before: Checkpoint) -> None:
         resumed = folder.resume(lambda state: restore(run, state, IDENTITY))
     assert resumed.checkpoint.name == "state_0000004.safetensors"
     (reason,) = resumed.broken
-    assert reason.startswith("state_0000006.safetensors is not used: it is") and "\n" not in reason
+    assert reason.startswith("state_0000006.safetensors is ") and "\n" not in reason
     assert counters_of(run) == before.counters
     newest.with_name(f"{newest.name}.broken").unlink()
 
