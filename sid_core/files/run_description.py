@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..words import log
 from .atomic import replacing
 from .checkpoint import Changes
 from .plain import is_whole, parse
@@ -36,11 +35,11 @@ READ: dict[str, Callable[[object], bool]] = {
 }
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """What run.json says; without what can't be used of it, which is told in the log."""
+def read_description(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """What run.json says, without what can't be used of it; and what that is, to be told."""
     path = folder / NAME
     if not path.exists():
-        return {}
+        return {}, None
     try:
         if not path.is_file() or path.stat().st_size > LONGEST:
             raise ValueError("it is no file of a few thousand characters")
@@ -48,12 +47,10 @@ def read_description(folder: Path) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
-        log.warning("%s is not used: %.200s", NAME, error)
-        return {}
+        return {}, f"{NAME} is not used: {error!s:.200}"
     odd = [name for name, is_usable in READ.items() if name in found and not is_usable(found[name])]
-    if odd:
-        log.warning("%s of %s can't be used, and are passed over", ", ".join(odd), NAME)
-    return {name: value for name, value in found.items() if name not in odd}
+    said = f"{', '.join(odd)} of {NAME} can't be used, and are passed over" if odd else None
+    return {name: value for name, value in found.items() if name not in odd}, said
 
 
 def write_description(folder: Path, description: dict[str, Any], counters: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..words import log
 from .atomic import remove_abandoned
 from .checkpoint import Changes, Checkpoint, as_written
 from .metrics_log import MetricsLog
@@ -38,6 +39,7 @@ class RunFolder:
         self._lock = RunLock(path / LOCK)
         self._description: dict[str, Any] = {}
         self._started_over = False
+        self._odd: str | None = None  # what was told of run.json
 
     def __enter__(self) -> "RunFolder":
         self.path.mkdir(parents=True, exist_ok=True)
@@ -103,7 +105,7 @@ class RunFolder:
                 checkpoint = Checkpoint.read(file)
                 changes = restore(checkpoint)
             except NotACheckpointError as error:
-                broken[file] = f"{file.name} is not used: {error.why}."
+                broken[file] = f"{file.name} {error.why.removeprefix('it ')}."
                 continue
             for other in broken:
                 other.replace(other.with_name(f"{other.name}.broken"))
@@ -138,7 +140,11 @@ class RunFolder:
 
     def description(self) -> dict[str, Any]:
         """What run.json says; empty where there is none that can be read."""
-        return read_description(self.path)
+        description, odd = read_description(self.path)
+        if odd and odd != self._odd:
+            log.warning("%s", odd)
+        self._odd = odd
+        return description
 
     def describe(self, counters: dict[str, Any], description: dict[str, Any], changes: Changes) -> None:
         """Write run.json: `description`, when the run began, how far it is, and all that was ever changed in it.

@@ -20,7 +20,7 @@ OTHERS = {
 
 
 class NotACheckpointError(ValueError):
-    """The file is not what it should be: truncated, damaged, or of another kind. why: the reason alone."""
+    """The file is not what it should be: truncated, damaged, or of another kind. why: what it is, as 'it is …'."""
 
     def __init__(self, message: str, why: str | None = None):
         super().__init__(message)

@@ -71,7 +71,8 @@ def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Chang
         try:
             _load_optimizer(optimizer, _under(checkpoint.parts, f"{role}."))
         except (ValueError, LookupError) as error:
-            raise NotACheckpointError(f"the {role.replace('_', ' ')}'s state is none ({error!s:.200})") from error
+            why = f"it is damaged, for there is no {role.replace('_', ' ')} in it ({error!s:.200})"
+            raise NotACheckpointError(f"Start over, or copy the checkpoint again: {why}.", why) from error
     for name, part in run.further.items():
         part.load_state_dict(_under(checkpoint.parts, f"further.{name}."))
     counters = checkpoint.counters

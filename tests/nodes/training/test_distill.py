@@ -410,12 +410,44 @@ def test_a_second_run_in_the_folder_is_refused(run_graph, runs):
     assert run_graph(distilled(run_name="busy")).success
 
 
-def test_starting_over_replaces_the_run(run_graph, runs):
+def test_starting_over_keeps_the_old_run_until_the_new_one_has_as_many_iterations(run_graph, runs, caplog):
     assert run_graph(distilled(iterations=3, run_name="anew", seed=1)).success
     result = run_graph(distilled(iterations=2, run_name="anew", seed=2))
     assert result.success, result.error
-    assert checkpoints(runs / "anew") == ["state_0000002.safetensors"]
-    assert len(metrics(runs / "anew")) == 2 and not (runs / "anew" / "replaced").exists()
+    assert "The run of 3 iterations that was here is in replaced" in caplog.text
+    assert checkpoints(runs / "anew") == ["state_0000002.safetensors"] and len(metrics(runs / "anew")) == 2
+    assert checkpoints(runs / "anew" / "replaced") == ["state_0000003.safetensors"]
+    assert run_graph(distilled(iterations=3, run_name="anew", seed=2, existing_run="continue it")).success
+    assert not (runs / "anew" / "replaced").exists()
+
+
+def test_start_over_that_stays_set_goes_on_after_cancel(run_graph, runs, monkeypatch, caplog):
+    """The same graph twice, as a user runs it again who has cancelled it; and a third time, when it is finished."""
+    import comfy.model_management
+
+    from sid_pack.nodes.training import loop as training
+
+    assert run_graph(distilled(iterations=3, run_name="again", seed=1)).success
+    graph = distilled(iterations=4, run_name="again", seed=2, save_every=1)
+    with monkeypatch.context() as patch:
+        plain = training.Progress.update
+
+        def cancelling(progress, done, *args):
+            plain(progress, done, *args)
+            if done == 2:
+                comfy.model_management.interrupt_current_processing()
+
+        patch.setattr(training.Progress, "update", cancelling)
+        assert not run_graph(graph).success
+    reached = metrics(runs / "again")
+    assert len(reached) == 2
+    caplog.clear()
+    assert run_graph(graph).success
+    assert "The run goes on, as 'start over' began it" in caplog.text
+    assert metrics(runs / "again")[:2] == reached and len(metrics(runs / "again")) == 4
+    assert not (runs / "again" / "replaced").exists()
+    assert run_graph(distilled(iterations=1, run_name="again", seed=2, save_every=2)).success
+    assert checkpoints(runs / "again" / "replaced") == ["state_0000003.safetensors", "state_0000004.safetensors"]
 
 
 def test_comfyui_ended_in_mid_run_costs_what_came_after_the_last_checkpoint(run_graph, comfyui_path, tmp_path, runs):

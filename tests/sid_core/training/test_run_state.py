@@ -2,6 +2,7 @@
 
 import errno
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,6 +222,31 @@ def test_a_state_of_version_0_1_0_goes_on_exactly(saved):
     assert resumed.train(4) == toy().train(7)[3:]
     with pytest.raises(OtherRunError, match="gradient_norm: 0.0 then, 1.0 now"):
         load_run(toy(replace(SETTINGS, gradient_norm=1.0)).run, saved, IDENTITY)
+
+
+def test_a_state_of_the_format_before_goes_on_exactly(saved):
+    """Its checksum was of names and values alone."""
+    state, metadata = read_tensors(saved)
+    total = 0
+    for name in sorted(state):
+        total = zlib.crc32(state[name].numpy().tobytes(), zlib.crc32(name.encode(), total))
+    before = metadata | {"format": "sid-run-2", "checksum": f"{total:08x}"}
+    write_tensors(saved, state, before)
+    resumed = toy()
+    assert load_run(resumed.run, saved, IDENTITY) == {}
+    assert resumed.train(4) == toy().train(7)[3:]
+    write_tensors(saved, state, before | {"checksum": f"{total ^ 1:08x}"})
+    with pytest.raises(NotACheckpointError, match="is damaged"):
+        load_run(toy().run, saved, IDENTITY)
+
+
+def test_a_state_of_a_newer_version_says_to_update(saved):
+    newer = replace(Checkpoint.read(saved), settings=SETTINGS.as_dict() | {"momentum": [{"deep": 1}]})
+    newer.write(saved)
+    run = toy().run
+    with pytest.raises(OtherRunError, match="update this pack.*momentum"):
+        load_run(run, saved, IDENTITY)
+    assert run.iteration == 0
 
 
 def test_the_state_is_safetensors_with_readable_metadata(saved):
