@@ -1,5 +1,6 @@
 import shutil
 import sys
+import time
 
 import pytest
 from graphs import node
@@ -55,10 +56,10 @@ def test_a_file_in_the_input_folder_is_found_by_name_and_read_again_when_it_chan
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\xff\xfe\x00caf\xe9", "not UTF-8 text"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text"),
-        (b"PK\0\0", "not a text file"),
-        (b"# only\n\n", "there are no prompts"),
+        (b"\xff\xfe\x00caf\xe9", "line 1 of bad.txt is not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "line 1 of bad.txt is not UTF-8 text"),
+        (b"PK\0\0", "Give a text file: line 1 of bad.txt"),
+        (b"# only\n\n", "Write one prompt a line"),
     ],
 )
 def test_a_file_that_is_no_prompt_list_is_refused(run_graph, tmp_path, content, says):
@@ -69,16 +70,16 @@ def test_a_file_that_is_no_prompt_list_is_refused(run_graph, tmp_path, content, 
     assert says in result.error
 
 
-def test_a_missing_file_is_named_with_where_it_was_looked_for(run_graph):
+def test_a_missing_file_is_named_with_where_to_put_it(run_graph):
     result = run_graph(prompts(file="no/such.txt"))
     assert not result.success
-    assert "'no/such.txt'" in result.error and "input" in result.error
+    assert "Put 'no/such.txt' into ComfyUI's input folder" in result.error
 
 
 def test_no_prompts_at_all(run_graph):
     result = run_graph(prompts("# nothing\n\n"))
     assert not result.success
-    assert "there are no prompts" in result.error
+    assert "Write one prompt a line" in result.error
 
 
 def test_a_folder_of_text_json_lines_and_csv(run_graph, tmp_path):
@@ -97,7 +98,10 @@ def test_a_missing_column_is_named_with_those_there_are(run_graph, tmp_path):
     (tmp_path / "a.csv").write_text("id,caption\n1,apple\n")
     result = run_graph(prompts(file=str(tmp_path / "a.csv")))
     assert not result.success
-    assert "no column 'prompt'; there are 'id', 'caption'" in result.error
+    assert (
+        "Name in column where the prompts are: line 1 of a.csv has no 'prompt'; there are 'id', 'caption'."
+        in result.error
+    )
 
 
 def test_templates_are_drawn_by_their_text_and_the_seed(run_graph, wildcards):
@@ -146,45 +150,79 @@ def test_lines_without_the_syntax_are_not_changed_and_need_no_package(run_graph,
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        ("a __nothing__", "there is nothing for __nothing__ in the prompt 'a __nothing__'"),
-        ("{a|__nothing__}", "where there are colour, things/fruit"),
-        ("{$$|}", "the prompt '{$$|}' can't be read as a template"),
-        ("__self__", "on and on"),
+        ("a __nothing__", "Put a file for __nothing__ into the folder wildcards names: there is none for line 2"),
+        ("a __no thing__", "Put a file for __no thing__ into"),
+        ("{a|__nothing__}", "there are colour, more, "),
+        ("{$$|}", "Mend what begins at letter 1, which can't be read: the template in line 2 of the box."),
+        ("{a|b} {c|", "Close the { in it: the template in line 2 of the box. Set variants to 0"),
+        ("{0::a|0::b}", "Give as many options a weight above 0 as are to be drawn: the template in line 2 of the box"),
+        ("{2$$0::a|1::b}", "Give as many options a weight"),
+        ("{a|b} ${x}", "Give each ${variable} a value"),
+        ("__self__", "on and on: the template in line 2 of the box"),
+        ("__more__", "more than 100,000 parts: the template in line 2 of the box"),
+        ("${a=x {b|b}}" + "".join(f"${{a{i}=${{a{i - 1 or ''}}}${{a{i - 1 or ''}}}}}" for i in range(1, 30)) + "${a29}",
+         "more than 100,000 parts"),
     ],
-)
-def test_a_template_that_can_not_be_drawn_is_quoted(run_graph, wildcards, template, says):
-    if "self" in template:
-        (wildcards / "self.txt").write_text("__self__ again\n")
-    result = run_graph(prompts(template, variants=20))
+)  # fmt: skip
+def test_a_template_that_can_not_be_drawn_is_told_by_its_place(run_graph, wildcards, template, says):
+    (wildcards / "self.txt").write_text("__self__ again\n")
+    (wildcards / "more.txt").write_text("__more1__ __more1__")
+    for i in range(1, 30):
+        (wildcards / f"more{i}.txt").write_text(f"__more{i + 1}__ __more{i + 1}__" if i < 29 else "x")
+    result = run_graph(prompts(f"# a comment\n{template}", variants=20))
+    for file in wildcards.glob("[ms]*.txt"):
+        file.unlink()
     assert not result.success
     assert says in result.error
 
 
 def test_a_missing_package_is_named_with_how_to_install_it(run_graph, monkeypatch):
-    monkeypatch.setitem(sys.modules, "dynamicprompts.generators", None)
+    monkeypatch.setitem(sys.modules, "dynamicprompts", None)
     result = run_graph(prompts("{red|blue} apple"))
     assert not result.success
-    assert "'{red|blue} apple'" in result.error and "pip install dynamicprompts" in result.error
+    assert "Install the package dynamicprompts" in result.error and "pip install dynamicprompts" in result.error
+    assert "line 1 of the box" in result.error
 
 
-def test_reading_many_prompts_is_told_and_can_be_cancelled(run_graph, tmp_path, monkeypatch):
+def test_an_old_package_of_another_packs_is_told_by_its_version(run_graph, monkeypatch, tmp_path):
+    """As pip leaves one: version 0.2.6 says what it is in its metadata alone."""
+    (tmp_path / "dynamicprompts").mkdir()
+    (tmp_path / "dynamicprompts" / "__init__.py").touch()
+    (tmp_path / "dynamicprompts-0.2.6.dist-info").mkdir()
+    (tmp_path / "dynamicprompts-0.2.6.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: dynamicprompts\nVersion: 0.2.6\n"
+    )
+    for name in [name for name in sys.modules if name.partition(".")[0] == "dynamicprompts"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run_graph(prompts("{red|blue} apple"))
+    assert not result.success
+    assert "Update the package dynamicprompts" in result.error and "pip install --upgrade" in result.error
+    assert "Version 0.2.6 is there, and 0.31.0 or newer is needed" in result.error
+
+
+def test_reading_and_drawing_are_told_and_can_be_cancelled_at_any_prompt(run_graph, tmp_path, monkeypatch):
     import comfy.model_management
 
     from sid_pack.nodes.training import prompts as module
 
     file = tmp_path / "many.txt"
-    file.write_text("\n".join(f"prompt {i}" for i in range(25_000)))
+    file.write_text("\n".join(f"prompt {i}" for i in range(100)))
     said = []
+    monkeypatch.setattr(module, "NODE_SECONDS", 0)
     monkeypatch.setattr(module.say, "on_node", lambda text, node_id: said.append(text))
     assert run_graph(prompts(file=str(file))).success
-    assert said == ["reading prompts: 10,000", "reading prompts: 20,000", "25000 prompts"]
+    assert said[-3:] == ["reading prompts: 98", "reading prompts: 99", "100 prompts"]
 
     def cancel(text, node_id):
         said.append(text)
-        comfy.model_management.interrupt_current_processing()
+        if text == "reading prompts: 40":
+            comfy.model_management.interrupt_current_processing()
 
-    said.clear()
     monkeypatch.setattr(module.say, "on_node", cancel)
-    assert not run_graph(prompts("more", file=str(file))).success
-    assert said == ["reading prompts: 10,000"]
-    assert not list(module.prompts_folder().glob("*.tmp"))
+    for graph in (prompts("more", file=str(file)), prompts(" ".join(["{a|b|c}"] * 40), variants=100_000)):
+        said.clear()
+        began = time.monotonic()
+        result = run_graph(graph)
+        assert not result.success and ("execution_interrupted" in [event for event, _ in result.events])
+        assert said[-1] == "reading prompts: 40" and time.monotonic() - began < 5

@@ -39,7 +39,7 @@ class Encoder:
 
 
 def encodings(folder: Path, texts=TEXTS) -> Encodings:
-    prompts = write_prompts(texts, folder / "prompts")
+    prompts = write_prompts(texts)
     return Encodings(prompts, folder / "encodings", Encoder(), encode_one(""))
 
 
@@ -71,7 +71,7 @@ def test_a_batch_is_what_encoding_those_texts_gives(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_encodings_keep_the_kind_of_number_they_came_in(tmp_path, dtype):
-    prompts = write_prompts(["a"], tmp_path)
+    prompts = write_prompts(["a"])
     these = Encodings(prompts, tmp_path, lambda texts: (encode_one(text, dtype) for text in texts), {})
     these.make(0)
     assert same(these.batch(torch.tensor([0])), encode_one("a", dtype))
@@ -96,12 +96,6 @@ def test_reading_opens_the_shards_of_these_rows_alone(tmp_path):
         these.shards[shard].write_bytes(b"")
     these.batch(torch.tensor([SHARD, 2 * SHARD - 1]))
     assert len(these.encode.texts) == COUNT
-
-
-def test_reading_does_not_need_the_texts(tmp_path):
-    these = made(tmp_path)
-    these.prompts.path.unlink()
-    assert same(these.batch(torch.tensor([4])), afresh([4]))
 
 
 CHILD = """
