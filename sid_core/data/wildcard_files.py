@@ -13,10 +13,12 @@ from .text_files import TextFile, files_under, reading, text_lines, whole_text
 
 TREES = (".yaml", ".yml", ".json")
 SUFFIXES = (".txt", *TREES)
-TREE_BYTES = 8 << 20
+TREE_BYTES = 4 << 20
+MOST_VALUES = 200_000  # of a YAML or JSON file: read, they take a hundred times the room that they take on the disk
 LINES_BYTES = 64 << 20
 HEAVIEST = 1000.0
 WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)::((?:(?!::).)+)", re.DOTALL)
+REFERS, MANY = "an * that refers to another value", f"more than {MOST_VALUES:,} values"
 NOTHING = ("", "~", "null", "Null", "NULL")
 
 
@@ -133,7 +135,11 @@ def _json(file: TextFile, text: str) -> object:
     place = file.name
 
     def leaf(value: object) -> object:
-        return [leaf(part) for part in value] if isinstance(value, list) else _leaf(value, place)
+        if not isinstance(value, list):
+            return _leaf(value, place)
+        if len(value) > MOST_VALUES:
+            raise ValueError
+        return [leaf(part) for part in value]
 
     def branch(pairs: list[tuple[str, object]]) -> Branch:
         if len(dict(pairs)) < len(pairs):
@@ -145,7 +151,7 @@ def _json(file: TextFile, text: str) -> object:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} of {place} ({error.msg})"
     except (ValueError, RecursionError):
-        where = f"{place}: it nests too deeply, or an object has two values of one name"
+        where = f"{place}: it has true or false in it, two values of one name, or nests or lists too much"
     raise ValueError(f"Mend the JSON in {where}.")
 
 
@@ -162,13 +168,16 @@ class _Loader(yaml.BaseLoader):
 
     def __init__(self, text: str, check: Callable[[], None]):
         super().__init__(text)
-        self.check = check
+        self.check, self.values = check, 0
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
         self.check()
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=MANY, problem_mark=self.peek_event().start_mark)
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="an * that refers to another value", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem=REFERS, problem_mark=mark)
         return super().compose_node(parent, index)
 
 
@@ -181,7 +190,7 @@ def _yaml(file: TextFile, text: str, check: Callable[[], None]) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1} of {file.name}" if mark else file.name
-        reason = f" ({error.problem})" if error.problem and "refers" in error.problem else ""
+        reason = f" ({error.problem})" if error.problem in (REFERS, MANY) else ""
     except (yaml.YAMLError, RecursionError, ValueError):
         where, reason = file.name, ""
     finally:
