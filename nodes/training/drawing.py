@@ -18,7 +18,7 @@ from dynamicprompts.wildcards.values import WildcardValues
 from pyparsing import ParseBaseException
 
 from ...sid_core.data.templates import LITERAL, Template, TemplateError, UnknownWildcardError, plain, read_template
-from ...sid_core.data.wildcard_files import Source
+from ...sid_core.data.wildcard_files import Line, Source
 
 MOST_PARTS = 100_000  # of one prompt: wildcards may stand for wildcards
 NAMES_SHOWN = 10
@@ -29,8 +29,7 @@ class Library:
 
     def __init__(self, sources: dict[str, Source]):
         self.names = sorted(sources)
-        self.special: dict[str, str] = {}  # texts of wildcards that are templates themselves → where they are
-        self.commands: dict[str, Command] = {}
+        self.commands: dict[str, Command] = {}  # of those texts of wildcards that are templates themselves
         self.check: Callable[[], None] = lambda: None
         self.parts = 0
         collections = {name: _Collection(self, name, source) for name, source in sources.items()}
@@ -70,14 +69,22 @@ class Library:
         if self.parts > MOST_PARTS:
             raise TemplateError(f"Use fewer wildcards or variables: a prompt has more than {MOST_PARTS:,} parts")
 
+    def taken(self, line: Line) -> str:
+        """A wildcard's text as the package is to read it. One that it can't read is found here, whatever is drawn."""
+        self.check()
+        try:
+            template = read_template(line.text)
+        except TemplateError as error:
+            raise TemplateError(str(error), line.place) from None
+        if not (template.draws or template.variables):
+            return line.text.translate(LITERAL)
+        self.commands[template.source] = self.parsed(template.source, line.place)
+        return template.source
+
     def command(self, text: str) -> Command:
         """What a wildcard's text is for the package."""
         self.check()
-        if text not in self.special:
-            return LiteralCommand(text)
-        if text not in self.commands:
-            self.commands[text] = self.parsed(text, self.special[text])
-        return self.commands[text]
+        return self.commands.get(text) or LiteralCommand(text)
 
     def parsed(self, source: str, place: str) -> Command:
         try:
@@ -123,17 +130,7 @@ class _Collection(WildcardCollection):
         return self.name
 
     def get_values(self) -> list[WildcardItem]:
-        items = []
-        for line in self.source():
-            self.library.check()
-            template = read_template(line.text)
-            if template.draws or template.variables:
-                text = template.source
-                self.library.special[text] = line.place
-            else:
-                text = line.text.translate(LITERAL)
-            items.append(WildcardItem(text, line.weight))
-        return items
+        return [WildcardItem(self.library.taken(line), line.weight) for line in self.source()]
 
 
 class _Files(WildcardManager):

@@ -1,5 +1,7 @@
+import os
 import shutil
 import sys
+import threading
 import time
 
 import pytest
@@ -226,3 +228,154 @@ def test_reading_and_drawing_are_told_and_can_be_cancelled_at_any_prompt(run_gra
         result = run_graph(graph)
         assert not result.success and ("execution_interrupted" in [event for event, _ in result.events])
         assert said[-1] == "reading prompts: 40" and time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_wildcards_lines_are_drawn_letter_by_letter_with_any_seed(run_graph, wildcards, seed):
+    lines = ["50% off", "$5", "smile :}", "{cat}", "https://x/y", "#ff0000 is red", "/* x */ y", "a_b__c", "{half"]
+    (wildcards / "my colours.txt").write_text("\n".join(line for line in lines if line[0] != "#"), encoding="utf-8-sig")
+    drawn = texts(run_graph(prompts("100% {x} __my colours__ :} #1 {a|a}", variants=300, seed=seed)))
+    assert set(drawn) == {f"100% {{x}} {line} :}} #1 a" for line in lines if line[0] != "#"}
+    pairs = texts(run_graph(prompts("{2$$ and $$__my colours__}", variants=300, seed=seed)))
+    assert {part for pair in pairs for part in pair.split(" and ")} == {line for line in lines if line[0] != "#"}
+
+
+def test_a_template_in_a_file_is_refused_by_the_files_name_and_line(run_graph, wildcards, tmp_path):
+    (wildcards / "bad.txt").write_text("# no\nfine\n{a|b} {secret|\n")
+    (wildcards / "worse.txt").write_text("fine\n{x$$secret|b}\n")
+    (wildcards / "latin.txt").write_bytes(b"fine\nsecret caf\xe9\n")
+    (tmp_path / "a.txt").write_text("one\n\n__secret__ {a|b}\n")
+    for graph, says in [
+        (prompts("__bad__", variants=50), "Close the { in it: line 3 of wildcards/bad.txt"),
+        (
+            prompts("__worse__", variants=1),
+            "Mend what begins at letter 1, which can't be read: line 2 of wildcards/worse.txt",
+        ),
+        (prompts("__latin__", variants=50), "line 2 of wildcards/latin.txt is not UTF-8 text"),
+        (prompts(file=str(tmp_path / "a.txt")), "for line 3 of a.txt"),
+    ]:
+        result = run_graph(graph)
+        assert not result.success and says in result.error, result.error
+
+
+@pytest.fixture
+def remote(monkeypatch, comfyui):
+    """The server answers other machines."""
+    from sid_pack.nodes.host import reach
+
+    monkeypatch.delenv("SID_READ_ANYWHERE", raising=False)
+    monkeypatch.setattr(reach.args, "listen", "0.0.0.0")
+
+
+def test_a_remote_reader_gets_nothing_from_outside_of_the_input_folder(run_graph, remote, comfyui, wildcards, tmp_path):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "colour.txt").write_text("xyzzy\n")
+    (comfyui.base_directory / "input" / "mine").mkdir()
+    (comfyui.base_directory / "input" / "mine" / "link.txt").symlink_to(secret / "colour.txt")
+    (wildcards / "link").symlink_to(secret)
+    (wildcards / "secret.txt").write_text("__xyzzy__")
+    told = set()
+    try:
+        for graph in [
+            prompts("x", str(secret / "colour.txt")),
+            prompts("x", str(secret / "nought.txt")),
+            prompts("x", str(secret)),
+            prompts("x", "mine"),
+            prompts("x", "../../demo/assets/emoji_names.txt"),
+            prompts("{a|b}", wildcards=str(secret)),
+            prompts("{a|b}"),
+        ]:
+            result = run_graph(graph)
+            assert not result.success and "into ComfyUI's input folder" in result.error, result.error
+            told.add(str(graph["prompts"].get("is_changed")).replace("nought", "colour"))
+            assert "xyzzy" not in f"{result.events}{graph}"
+        assert run_graph(prompts(file="emoji_names.txt")).value("prompts", 1) == 1264
+        (wildcards / "link").unlink()
+        missing = run_graph(prompts("__secret__", variants=1))
+        assert not missing.success and "xyzzy" not in f"{missing.error}{missing.events}"
+    finally:
+        shutil.rmtree(comfyui.base_directory / "input" / "mine")
+    assert len(told) == 5  # the first two are told alike
+
+
+def test_what_other_nodes_can_show_of_a_list_is_its_length(run_graph, tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("secret one\nsecret two\n")
+    graph = prompts(file=str(file)) | {"seen": node("PreviewAny", source=["prompts", 0])}
+    result = run_graph(graph)
+    assert result.outputs["seen"]["text"] == ["2 prompts"]
+    assert result.value("prompts").digest not in f"{result.events} {result.outputs} {graph}"
+
+
+def test_the_temp_folder_can_be_cleaned_at_any_time(run_graph, comfyui):
+    import folder_paths
+
+    graph = prompts("a\nb")
+    listed = run_graph(graph).value("prompts")
+    shutil.rmtree(folder_paths.get_temp_directory(), ignore_errors=True)
+    assert list(listed) == ["a", "b"]
+    assert list(run_graph(graph).value("prompts")) == ["a", "b"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes as Unix has them")
+@pytest.mark.parametrize("given", ["/dev/zero", "/", "a pipe", "a folder with a pipe"])
+def test_what_is_no_file_does_not_keep_the_node_waiting(run_graph, wildcards, tmp_path, given, monkeypatch):
+    import comfy.model_management
+
+    os.mkfifo(tmp_path / "pipe.txt")
+    os.mkfifo(wildcards / "pipe.txt")
+    place = {"a pipe": tmp_path / "pipe.txt", "a folder with a pipe": tmp_path}.get(given, given)
+    if given == "/":
+        threading.Timer(0.3, comfy.model_management.interrupt_current_processing).start()
+    began = time.monotonic()
+    result = run_graph(prompts("{a|b}", str(place)))
+    assert not result.success and time.monotonic() - began < 10
+    if given != "/":
+        assert "Name a file or a folder: a pipe" in result.error or "Put prompt files into the folder" in result.error
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.txt", "\udce9/a.txt"])
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are of Linux")
+def test_names_that_are_not_utf8_are_read_and_can_be_told(run_graph, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("a red apple\n")
+    assert texts(run_graph(prompts(file=str(tmp_path)))) == ["a red apple"]
+    (tmp_path / name).write_bytes(b"\xff")
+    result = run_graph(prompts(file=str(tmp_path)))
+    assert "is not UTF-8 text" in result.error
+    f"{result.error}{result.events}".encode()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"file": "/tmp/\ud800.txt"},
+        {"file": "a\0b.txt"},
+        {"file": "x" * 5000},
+        {"file": "x/" * 3000},
+        {"file": "emoji_names.txt", "column": "\udfff"},
+        {"text": "half \ud83d"},
+        {"text": "{a|b} \ud83d"},
+        {"text": "__\ud83d__"},
+        {"text": "{a|b}", "wildcards": "\ud800"},
+    ],
+)
+def test_what_can_not_be_encoded_is_told_in_what_can(run_graph, inputs):
+    result = run_graph(prompts(**{"text": "", **inputs}))
+    if "column" not in inputs:
+        assert not result.success and result.error
+    f"{result.error}{result.events}{result.outputs}".encode()
+
+
+def test_quoted_paths_and_backslashes_are_read(run_graph, comfyui, tmp_path):
+    folder = comfyui.base_directory / "input" / "lists"
+    (folder / "words").mkdir(parents=True)
+    (folder / "a.txt").write_text("a __colour__\n")
+    (folder / "words" / "colour.txt").write_text("red\n")
+    try:
+        assert texts(run_graph(prompts(file='"lists/a.txt"', wildcards="'lists/words'"))) == ["a red"]
+        assert texts(run_graph(prompts(file=f'"{folder / "a.txt"}"', wildcards=f'"{folder / "words"}"'))) == ["a red"]
+        assert texts(run_graph(prompts(file=r"lists\a.txt", wildcards=r"lists\words"))) == ["a red"]
+    finally:
+        shutil.rmtree(folder)
