@@ -31,8 +31,8 @@ def prompt_files(name: str, visit: Callable[[Path], None]) -> list[TextFile]:
     Raises FileNotFoundError that says where to put it.
     """
     place = reach.place_of(name)
-    if not place.exists():
-        place = DEMO_LISTS.get(name, place)
+    if not place.exists() and place == reach.place_of(place.name):
+        place = DEMO_LISTS.get(place.name, place)
     if not place.exists():
         raise FileNotFoundError(
             f"Put {name!r:.80} into ComfyUI's input folder, or give the full path of a file or folder of prompts: it "
@@ -120,14 +120,14 @@ class SiDPrompts(Node):
                 io.String.Input(
                     "file",
                     default="",
-                    tooltip="A UTF-8 text, .jsonl or .csv file, or a folder of them: its full path, or its name in "
-                    "ComfyUI's input folder. emoji_names.txt comes with the pack. Empty: none.",
+                    tooltip="A UTF-8 .txt, .json, .jsonl, .csv or .tsv file, or a folder of them: its full path, or "
+                    "its name in ComfyUI's input folder. emoji_names.txt comes with the pack. Empty: none.",
                 ),
                 io.String.Input(
                     "column",
                     default="prompt",
                     optional=True,
-                    tooltip="Where the prompts are in .jsonl and .csv files. Text files have none.",
+                    tooltip="Where the prompts are in .json, .jsonl, .csv and .tsv files. Text files have none.",
                 ),
                 io.Int.Input(
                     "variants",
@@ -185,7 +185,7 @@ class SiDPrompts(Node):
             plain = (prompt.text for prompt in prompts)
         written = write_prompts(reading.watched(plain))
         if not len(written):
-            raise ValueError("Write one prompt a line: the box and the file hold only blank lines and # comments.")
+            raise ValueError("Write one prompt a line: text and file hold only blank lines and # comments.")
         said = f"{len(written)} prompts" + (f", {written.duplicates} duplicates dropped" * bool(written.duplicates))
         say.on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(written, len(written), ui={"text": [said]})

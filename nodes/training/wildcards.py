@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "dynamicprompts"
 NEEDED = "0.31.0"
-BOX = "the box"
+BOX = "the text box"
 AS_THEY_ARE = "Set variants to 0 to take such prompts as they are."
 
 
@@ -79,8 +79,8 @@ class Templates:
             name = f"__{error.name:.80}__" if named else "a wildcard"
             there = f"; there are {self.library.known()}" * self.quoted
             raise ValueError(
-                f"Put a file for {name} into the folder wildcards names: there is none for {place}{there}. Set "
-                "variants to 0 if it is no wildcard."
+                f"Put a file for {name} into the folder that wildcards names: there is none for {place}{there}. "
+                "Set variants to 0 if it is no wildcard."
             ) from None
         except TemplateError as error:
             raise ValueError(f"{error}: {error.place or f'the template in {place}'}. {AS_THEY_ARE}") from None

@@ -41,9 +41,11 @@ def test_box_and_file_are_joined_and_repeats_dropped_and_counted(run_graph, tmp_
 
 
 def test_the_demos_prompts_are_found_by_name(run_graph):
-    result = run_graph(prompts(file="emoji_names.txt"))
-    assert result.success, result.error
-    assert result.value("prompts", 1) == 1264
+    for name in ("emoji_names.txt", ' "emoji_names.txt"'):
+        result = run_graph(prompts(file=name))
+        assert result.success, result.error
+        assert result.value("prompts", 1) == 1264
+    assert not run_graph(prompts(file="/nowhere/emoji_names.txt")).success
 
 
 def test_a_file_in_the_input_folder_is_found_by_name_and_read_again_when_it_changes(run_graph, comfyui):
@@ -152,16 +154,16 @@ def test_lines_without_the_syntax_are_not_changed_and_need_no_package(run_graph,
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        ("a __nothing__", "Put a file for __nothing__ into the folder wildcards names: there is none for line 2"),
+        ("a __nothing__", "Put a file for __nothing__ into the folder that wildcards names: there is none for"),
         ("a __no thing__", "Put a file for __no thing__ into"),
         ("{a|__nothing__}", "there are colour, more, "),
-        ("{$$|}", "Mend what begins at letter 1, which can't be read: the template in line 2 of the box."),
-        ("{a|b} {c|", "Close the { in it: the template in line 2 of the box. Set variants to 0"),
-        ("{0::a|0::b}", "Give as many options a weight above 0 as are to be drawn: the template in line 2 of the box"),
+        ("{$$|}", "Mend what begins at letter 1, which can't be read: the template in line 2 of the text box."),
+        ("{a|b} {c|", "Close the { in it: the template in line 2 of the text box. Set variants to 0"),
+        ("{0::a|0::b}", "Give as many options a weight above 0 as are to be drawn: the template in line 2"),
         ("{2$$0::a|1::b}", "Give as many options a weight"),
         ("{a|b} ${x}", "Give each ${variable} a value"),
-        ("__self__", "on and on: the template in line 2 of the box"),
-        ("__more__", "more than 100,000 parts: the template in line 2 of the box"),
+        ("__self__", "on and on: the template in line 2 of the text box"),
+        ("__more__", "more than 100,000 parts: the template in line 2 of the text box"),
         ("${a=x {b|b}}" + "".join(f"${{a{i}=${{a{i - 1 or ''}}}${{a{i - 1 or ''}}}}}" for i in range(1, 30)) + "${a29}",
          "more than 100,000 parts"),
     ],
@@ -183,7 +185,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(run_graph, monkeypatc
     result = run_graph(prompts("{red|blue} apple"))
     assert not result.success
     assert "Install the package dynamicprompts" in result.error and "pip install dynamicprompts" in result.error
-    assert "line 1 of the box" in result.error
+    assert "line 1 of the text box" in result.error
 
 
 def test_an_old_package_of_another_packs_is_told_by_its_version(run_graph, monkeypatch, tmp_path):
