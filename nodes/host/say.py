@@ -1,6 +1,7 @@
 """What the pack says in ComfyUI: text on a node, and errors that tell a user what to do, wherever they arise."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,10 +57,13 @@ def in_words() -> Iterator[None]:
         yield
     except (comfy.model_management.InterruptProcessingException, comfy.model_management.OOM_EXCEPTION):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  raised again, in words
         kind = next((kind for kind in SHOWN_AS if isinstance(error, kind)), RuntimeError)
         said = shown(error) or type(error).__name__
         # A KeyError's text is the key alone.
         said = f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said
         on_node(f"✖ {said}")
-        raise kind(said) from error
+        # ComfyUI writes the error, and all that led to it, to its log: one letter that the log's stream lacks would end
+        # its worker. So the places it came through are kept, and of the words those that can be written.
+        writable = printable(said, getattr(sys.stderr, "encoding", None) or "utf-8")
+        raise kind(writable).with_traceback(error.__traceback__) from None

@@ -9,6 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...sid_core.files.atomic import remove_dead
 from ...sid_core.files.student import StudentInfo
 from ...sid_core.files.tensors import read_tensors, write_new_tensors
 from ..host import say
@@ -65,6 +66,7 @@ def save_student(tensors: dict[str, Tensor], info: StudentInfo, folder: str, pre
     target = output / folder / where.parent
     if not target.resolve().is_relative_to((output / folder).resolve()):  # through a link
         raise ValueError(f"Take another filename_prefix: {where.parent} leads out of ComfyUI's output folder.")
+    remove_dead(target)
     return write_new_tensors(target, numbered_names(output, where), tensors, info.to_metadata())
 
 

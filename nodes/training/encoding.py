@@ -13,6 +13,7 @@ from torch import Tensor
 from ...sid_core.data.conditioning import Cond
 from ...sid_core.data.encodings import Encodings, require_room
 from ...sid_core.data.prompts import PromptFile
+from ...sid_core.files.atomic import remove_dead
 from ...sid_core.words import log
 from ..host import say
 from ..host.conditioning import conditioning_tensors
@@ -31,6 +32,7 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
 
     What is on disk already is not encoded again. latent: (1, C, …), for models that look at its size. Raises the host's
     interrupt when the user has cancelled, and OSError when the disk is too small; what was encoded till then is kept.
+    What killed processes have left half written is removed.
     """
     model = guider.model_patcher
 
@@ -44,6 +46,8 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
     folder = encodings_folder() / encoding_digest(clip, model, latent, prompts)
     uncond = conditioning_tensors(model, guider.empty_prompt, latent)
     encodings = Encodings(prompts, folder, encode, uncond)
+    for kept in encodings_folder().glob("*"):
+        remove_dead(kept)
     missing = encodings.missing()
     sizes = [len(range(*encodings.span(shard))) for shard in missing]
     progress = EncodingProgress(sum(sizes), len(prompts), node_id)

@@ -2,74 +2,106 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
 import comfy.model_management
-import folder_paths
 from comfy_api.latest import io
 
 from ...sid_core.data.prompt_sources import read_prompts, source_files, text_prompts
 from ...sid_core.data.prompts import write_prompts
-from ..host import say
+from ...sid_core.data.text_files import TextFile, files_under, open_regular, reading
+from ...sid_core.data.wildcard_files import SUFFIXES
+from ..host import reach, say
 from ..host.node import Node
-from .wildcards import Templates
+from ..host.progress import NODE_SECONDS
+from .wildcards import BOX, Templates
 
-DEMO_ASSETS = Path(__file__).parents[2] / "demo" / "assets"
-SAY_EVERY = 10_000  # prompts
+DEMO_LISTS = {file.name: file for file in (Path(__file__).parents[2] / "demo" / "assets").glob("*.txt")}
+PIECE = 1 << 20
 Prompts = io.Custom("SID_PROMPTS")
 
 
-def prompt_files(name: str) -> list[Path]:
-    """Files given by path, by name in ComfyUI's input folder, or by that of one of the demo's; a folder's files.
+def prompt_files(name: str, visit: Callable[[Path], None]) -> list[TextFile]:
+    """The file of that name or path, or the files in that folder, if it is not one of the demo's.
 
-    Raises FileNotFoundError that says where it was looked for.
+    Raises FileNotFoundError that says where to put it.
     """
-    places = [Path(name).expanduser(), Path(folder_paths.get_input_directory()) / name, DEMO_ASSETS / name]
-    found = next((place for place in places if place.is_file() or place.is_dir()), None)
-    if found is None:
+    place = reach.place_of(name)
+    if not place.exists() and place == reach.place_of(place.name):
+        place = DEMO_LISTS.get(place.name, place)
+    if not place.exists():
         raise FileNotFoundError(
-            f"there is no prompt file {name!r}; looked for {' and '.join(str(place) for place in places)}. Give the "
-            "full path of a text, JSONL or CSV file or of a folder of them, or put it into ComfyUI's input folder."
+            f"Put {name!r:.80} into ComfyUI's input folder, or give the full path of a file or folder of prompts: it "
+            "is not there."
         )
-    return source_files(found)
-
-
-def prompts_folder() -> Path:
-    """Where lists are written. They are read anew after ComfyUI has started, so they go with what it clears then."""
-    return Path(folder_paths.get_temp_directory()) / "sid_prompts"
+    return source_files(place, visit)
 
 
 def wildcard_folder(name: str | None) -> Path:
-    """A folder given by its path, else by its name in ComfyUI's input folder. It need not be there."""
-    given = Path((name or "").strip() or "wildcards").expanduser()
-    return given if given.is_absolute() else Path(folder_paths.get_input_directory()) / given
+    """It need not be there."""
+    return reach.place_of((name or "").strip() or "wildcards")
 
 
-def contents(files: Iterable[Path]) -> list[str]:
+def contents(files: Iterable[TextFile], visit: Callable[[Path], None]) -> list[str]:
     """What is in the files, as digests: another place for the same file is no reason to do everything again."""
-    states = ((file, file.stat()) for file in files)
-    return [file.suffix + _content(file, state.st_mtime_ns, state.st_size) for file, state in states]
+    return [file.path.suffix + _state(file, visit) for file in files]
+
+
+def _state(file: TextFile, visit: Callable[[Path], None]) -> str:
+    with reading(file.name):
+        visit(file.path)
+        state = file.path.stat()
+        return _content(file.path, state.st_mtime_ns, state.st_size, visit)
 
 
 @lru_cache(maxsize=10_000)
-def _content(file: Path, _changed: int, _size: int) -> str:
+def _content(file: Path, _changed: int, _size: int, visit: Callable[[Path], None]) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while piece := content.read(1 << 20):
+    with open_regular(file) as content:
+        while piece := content.read(PIECE):
+            visit(file)
             digest.update(piece)
     return digest.hexdigest()
 
 
-def watched(prompts: Iterable[str], node_id: str | None) -> Iterator[str]:
-    """The same prompts, while the node says how many there are so far and can be cancelled."""
-    for count, prompt in enumerate(prompts):
-        if count % SAY_EVERY == SAY_EVERY - 1:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            say.on_node(f"reading prompts: {count + 1:,}", node_id)
-        yield prompt
+class CancelledError(Exception):
+    """The user has cancelled while files were looked at; `execute` raises what ComfyUI knows."""
+
+
+def may_be_read(path: Path) -> None:
+    """Raises where the user has cancelled, or where the path, its links followed, may not be read."""
+    if comfy.model_management.processing_interrupted():
+        raise CancelledError
+    reach.require(path)
+
+
+class Reading:
+    """Says on the node how far it is, and ends it when the user cancels."""
+
+    def __init__(self, node_id: str | None):
+        self.node_id, self.prompts = node_id, 0
+        self.said = time.monotonic()
+
+    def visit(self, path: Path) -> None:
+        """Before a file or folder is used, and now and then while prompts are drawn."""
+        self.check()
+        reach.require(path)
+
+    def check(self) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if (now := time.monotonic()) - self.said > NODE_SECONDS:
+            self.said = now
+            say.on_node(f"reading prompts: {self.prompts:,}", self.node_id)
+
+    def watched(self, prompts: Iterable[str]) -> Iterator[str]:
+        for prompt in prompts:
+            self.check()
+            self.prompts += 1
+            yield prompt
 
 
 class SiDPrompts(Node):
@@ -88,14 +120,14 @@ class SiDPrompts(Node):
                 io.String.Input(
                     "file",
                     default="",
-                    tooltip="A UTF-8 text, .jsonl or .csv file, or a folder of them: its full path, or its name in "
-                    "ComfyUI's input folder. emoji_names.txt comes with the pack. Empty: none.",
+                    tooltip="A UTF-8 .txt, .json, .jsonl, .csv or .tsv file, or a folder of them: its full path, or "
+                    "its name in ComfyUI's input folder. emoji_names.txt comes with the pack. Empty: none.",
                 ),
                 io.String.Input(
                     "column",
                     default="prompt",
                     optional=True,
-                    tooltip="Where the prompts are in .jsonl and .csv files. Text files have none.",
+                    tooltip="Where the prompts are in .json, .jsonl, .csv and .tsv files. Text files have none.",
                 ),
                 io.Int.Input(
                     "variants",
@@ -133,27 +165,27 @@ class SiDPrompts(Node):
 
     @classmethod
     def fingerprint_inputs(cls, text, file, column="prompt", variants=1, seed=0, wildcards="wildcards"):
-        # Read again when a file has changed on disk; a missing file fails in execute, with its message.
-        try:
-            sources = contents(prompt_files(file.strip())) if file and file.strip() else []
-            if variants:
-                sources += contents(sorted(f for f in wildcard_folder(wildcards).rglob("*") if f.is_file()))
-        except OSError as error:
-            sources = [str(error)]
-        return json.dumps([text, column, variants, seed, wildcards, sources])
+        # Read again when a file has changed on disk. ComfyUI keeps this in a history that anybody can ask for.
+        sources = contents(prompt_files(file, may_be_read), may_be_read) if file and file.strip() else []
+        if variants and (folder := wildcard_folder(wildcards)).is_dir():
+            sources += contents(files_under(folder, SUFFIXES, may_be_read), may_be_read)
+        everything = json.dumps([text, column, variants, seed, wildcards, sources])
+        return hashlib.sha256(everything.encode()).hexdigest()
 
     @classmethod
     def execute(cls, text, file, column="prompt", variants=1, seed=0, wildcards="wildcards"):
-        files = prompt_files(file.strip()) if file.strip() else []
-        prompts = chain(text_prompts([text]), *(read_prompts(file, column.strip()) for file in files))
+        reading, local = Reading(cls.hidden.unique_id), reach.is_local()
+        files = prompt_files(file, reading.visit) if file.strip() else []
+        read = (read_prompts(source, column.strip(), name_columns=local) for source in files)
+        prompts = chain(text_prompts(enumerate(text.splitlines(), 1), BOX), chain.from_iterable(read))
         if variants:
-            prompts = Templates(wildcard_folder(wildcards), seed, variants).expand(prompts)
-        written = write_prompts(watched(prompts, cls.hidden.unique_id), prompts_folder())
+            templates = Templates(wildcard_folder(wildcards), seed, variants, reading.visit, reading.check, local)
+            plain = templates.expand(prompts)
+        else:
+            plain = (prompt.text for prompt in prompts)
+        written = write_prompts(reading.watched(plain))
         if not len(written):
-            raise ValueError(
-                "there are no prompts: the box and the file hold only blank lines and # comments. Write one prompt a "
-                "line."
-            )
+            raise ValueError("Write one prompt a line: text and file hold only blank lines and # comments.")
         said = f"{len(written)} prompts" + (f", {written.duplicates} duplicates dropped" * bool(written.duplicates))
         say.on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(written, len(written), ui={"text": [said]})

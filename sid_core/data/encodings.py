@@ -5,12 +5,15 @@ So another list with the same prompts in the same places finds them, a list that
 is there after an interruption need not be made again. Every row has a checksum, which is looked at when it is read.
 """
 
+import contextlib
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,11 +28,12 @@ FORMAT = "sid-encodings-1"
 SHARD = 64  # prompts: what a killed process loses at most
 CHECKSUMS = "checksums"
 SHAPES = ".shapes"
+HEADER_BYTES = 1 << 16  # of a shard's header, which has a line for each of a few tensors
 Encode = Callable[[Sequence[str]], Iterator[Cond]]
 
 
 class DamagedShardError(ValueError):
-    """A shard is not what was written: cut short, changed, or missing."""
+    """A shard is not what was written: cut short, changed, or missing. Its text says which, of "it"."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Encodings:
         try:
             return dict(zip(rows, read_rows(file, places), strict=True))
         except DamagedShardError as error:
-            log.warning("%s; its prompts are encoded again", error)
+            _say_damaged(file, error)
         # Not in the handler: what the error refers to keeps the file open, and Windows does not replace an open one.
         self.make(shard)
         return dict(zip(rows, read_rows(file, places), strict=True))
@@ -97,36 +101,63 @@ def require_room(encodings: Encodings, made: int, missing: int) -> None:
     free = shutil.disk_usage(encodings.folder).free
     if wanted > free:
         raise OSError(
-            f"the encodings of these prompts take {wanted / 1e9:.1f} GB more, and {encodings.folder} has "
-            f"{free / 1e9:.1f} GB free. Free some space, give fewer prompts, or let ComfyUI write to a larger disk "
-            "(--output-directory)."
+            "Free some space, give fewer prompts, or let ComfyUI write to a larger disk (--output-directory): the "
+            f"encodings of these prompts take {wanted / 1e9:.1f} GB more, and {encodings.folder} has {free / 1e9:.1f} "
+            "GB free."
         )
 
 
 def read_rows(file: Path, places: Sequence[int]) -> list[Cond]:
     """Conditionings of (1, …) of those places in a shard. Raises DamagedShardError."""
+    with _opened(file) as shard:
+        names = [name for name in sorted(shard.keys()) if name + SHAPES in shard.keys()]  # noqa: SIM118
+        checksums = _table(shard, CHECKSUMS, 1).tolist()
+        shapes = {name: _table(shard, name + SHAPES, 2) for name in names}
+        starts = {name: _starts(shard, name, shapes[name]) for name in names}
+        conds = []
+        for place in places:
+            cond = {
+                name: shard.get_slice(name)[starts[name][place] : starts[name][place + 1]].reshape(
+                    shapes[name][place].tolist()
+                )
+                for name in names
+            }
+            if checksum(cond) != checksums[place]:
+                raise DamagedShardError(f"the checksum of its prompt {place + 1} is wrong")
+            conds.append(cond)
+        return conds
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A shard to read from. Raises DamagedShardError for whatever is wrong with it, in a few words."""
     try:
+        if not file.is_file():
+            raise DamagedShardError("it is no file" if file.exists() else "it is not there any more")
+        with file.open("rb") as content:
+            if not 0 < int.from_bytes(content.read(8), "little") < HEADER_BYTES:
+                raise DamagedShardError("it is no shard, or cut short")
         with safe_open(file, framework="pt") as shard:
-            names = sorted(name for name in shard.keys() if name + SHAPES in shard.keys())  # noqa: SIM118
-            checksums = shard.get_tensor(CHECKSUMS).tolist()
-            shapes = {name: shard.get_tensor(name + SHAPES) for name in names}
-            starts = {name: [0, *shapes[name].prod(1).cumsum(0).tolist()] for name in names}
-            conds = []
-            for place in places:
-                cond = {
-                    name: shard.get_slice(name)[starts[name][place] : starts[name][place + 1]].reshape(
-                        shapes[name][place].tolist()
-                    )
-                    for name in names
-                }
-                if checksum(cond) != checksums[place]:
-                    raise DamagedShardError(f"{file} is damaged: the checksum of its prompt {place + 1} is wrong")
-                conds.append(cond)
-            return conds
-    except FileNotFoundError as error:
-        raise DamagedShardError(f"{file} is not there any more") from error
-    except (SafetensorError, IndexError, KeyError, RuntimeError, OSError) as error:
-        raise DamagedShardError(f"{file} is damaged ({error})") from error
+            yield shard
+    except (SafetensorError, IndexError, KeyError, RuntimeError, OverflowError, OSError) as error:
+        raise DamagedShardError("it is no shard, or cut short, or changed") from error
+
+
+def _table(shard: Any, name: str, dimensions: int) -> Tensor:
+    """Numbers for each of a shard's prompts. Nothing is read before its size is known to be that of such numbers."""
+    claimed = shard.get_slice(name)
+    shape = claimed.get_shape()
+    if claimed.get_dtype() != "I64" or len(shape) != dimensions or max(shape) > SHARD:
+        raise DamagedShardError("its tables are of another kind")
+    return shard.get_tensor(name)
+
+
+def _starts(shard: Any, name: str, shapes: Tensor) -> list[int]:
+    """Where each prompt's values begin among those of all, and where the last one's end."""
+    starts = [0, *shapes.prod(1).cumsum(0).tolist()]
+    if shapes.min() < 0 or [starts[-1]] != shard.get_slice(name).get_shape():
+        raise DamagedShardError("its tables don't fit its values")
+    return starts
 
 
 def checksum(cond: Cond) -> int:
@@ -142,7 +173,7 @@ def checksum(cond: Cond) -> int:
 def _packed(conds: Sequence[Cond]) -> dict[str, Tensor]:
     """Rows of (1, …) end to end, for they may be of several lengths, and what is needed to tell them apart."""
     if len({frozenset((name, values.dtype, values.ndim) for name, values in cond.items()) for cond in conds}) > 1:
-        raise ValueError("some prompts have conditioning that others lack; encode them all with the same node")
+        raise ValueError("Connect a CLIP that encodes all prompts alike: some have conditioning that others lack.")
     tensors = {CHECKSUMS: torch.tensor([checksum(cond) for cond in conds])}
     for name in conds[0]:
         tensors[name] = torch.cat([cond[name].detach().cpu().flatten() for cond in conds])
@@ -156,16 +187,23 @@ def _metadata(prompts: int) -> dict[str, str]:
 
 
 def _is_whole(file: Path, prompts: int) -> bool:
-    """Whether the file is there with all of its bytes. What they say is for the checksums."""
-    expected = _metadata(prompts)
-    try:
-        with safe_open(file, framework="pt") as shard:
-            if shard.metadata() == expected:
-                return True
-            reason = f"its metadata is {shard.metadata()}, not {expected}"
-    except FileNotFoundError:
+    """Whether the file is there with all of its bytes. What they say is for the checksums.
+
+    Raises OSError for a folder of its name, which can't be written over.
+    """
+    if file.is_dir():
+        raise OSError(f"Remove the folder {file.name} from {file.parent}: a file is to be written there.")
+    if not os.path.lexists(file):
         return False
-    except (SafetensorError, OSError) as error:
-        reason = str(error)
-    log.warning("%s is damaged (%s); its prompts are encoded again", file, reason)
-    return False
+    try:
+        with _opened(file) as shard:
+            if shard.metadata() == _metadata(prompts):
+                return True
+        raise DamagedShardError("it is of another version, or changed")
+    except DamagedShardError as error:
+        _say_damaged(file, error)
+        return False
+
+
+def _say_damaged(file: Path, error: DamagedShardError) -> None:
+    log.warning("%s is damaged (%s): its prompts are encoded again", Path(file.parent.name, file.name), error)

@@ -1,102 +1,177 @@
-"""Prompts out of files as people keep them, one at a time: text, JSON Lines, CSV, and folders of these."""
+"""Prompts out of files as people keep them, one at a time: text, JSON, JSON Lines, CSV, TSV, and folders of these.
 
-import csv
+What can't be read is refused by the file's name and the line. No message has anything of a file's content in it, which
+may be more than whoever has asked for it may see; the names of a table's columns are left to the caller.
+"""
+
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-SUFFIXES = (".txt", ".jsonl", ".csv")
+from .tables import rows
+from .text_files import TextFile, files_under, text_lines, whole_text
+
+TEXT = (".txt", ".text", ".prompt", ".prompts", ".caption", ".captions")
+TABLES = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (*TEXT, *JSON_LINES, ".json", *TABLES)
+JSON_BYTES = 64 << 20  # a JSON file is read at once
 
 
-def source_files(place: Path) -> list[Path]:
-    """The file itself, or all prompt files in a folder and the folders in it, sorted by path.
+class Prompt(NamedTuple):
+    """A prompt, and where it was written, as messages say it."""
 
-    Raises FileNotFoundError for a folder without any.
+    text: str
+    place: str
+
+
+class _RepeatedKeyError(ValueError):
+    """An object has two values under one name."""
+
+
+def source_files(place: Path, visit: Callable[[Path], None]) -> list[TextFile]:
+    """The file itself, or all prompt files in a folder and the folders in it, sorted by path (see `files_under`).
+
+    Raises ValueError for a file of another kind, and FileNotFoundError for a folder without any.
     """
+    ends = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
     if not place.is_dir():
-        return [place]
-    files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not files:
-        raise FileNotFoundError(f"the folder {place} has no prompt files; expected some that end in .txt, .jsonl, .csv")
-    return files
+        if place.suffix and place.suffix.lower() not in SUFFIXES:
+            raise ValueError(
+                f"Name a list of prompts instead of {place.name}: a file that ends in {ends}. One prompt a line is "
+                ".txt."
+            )
+        return [TextFile(place, place.name)]
+    if files := files_under(place, SUFFIXES, visit):
+        return files
+    raise FileNotFoundError(f"Put prompt files into the folder {place.name}: there are none that end in {ends}.")
 
 
-def read_prompts(file: Path, column: str) -> Iterator[str]:
-    """The prompts of a file: of the named column where it ends in .jsonl or .csv, else one a line.
+def read_prompts(file: TextFile, column: str, name_columns: bool = True) -> Iterator[Prompt]:
+    """The prompts of a file: of the named column in a table or in JSON, else one a line.
 
-    Raises ValueError that names the file, the line and what to do.
+    name_columns: whether a message may list the columns there are. Raises ValueError that names the file and the line
+    and what to do, and OSError where the system does not let it be read.
     """
-    readers = {".jsonl": _json_lines, ".csv": _csv}
-    reader = readers.get(file.suffix.lower())
-    lines = _lines(file)
-    return reader(file, lines, column) if reader else text_prompts(lines)
+    columns = Column(column, name_columns)
+    suffix = file.path.suffix.lower()
+    if suffix in JSON_LINES:
+        yield from _json_lines(file, columns)
+    elif suffix == ".json":
+        yield from _json_list(file, columns)
+    elif suffix in TABLES:
+        yield from _table(file, columns, TABLES[suffix])
+    else:
+        yield from text_prompts(text_lines(file), file.name)
 
 
-def text_prompts(lines: Iterable[str]) -> Iterator[str]:
-    """One prompt a line; blank lines and lines that begin with # are skipped."""
-    for line in lines:
+def text_prompts(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Prompt]:
+    """One prompt a line; blank lines and lines that begin with # are skipped. name: whose lines they are."""
+    for number, line in lines:
         for part in line.splitlines():
             prompt = part.strip()
             if prompt and not prompt.startswith("#"):
-                yield prompt
+                yield _whole(prompt, f"line {number} of {name}")
 
 
-def _lines(file: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with or without a byte order mark, ends included."""
-    with file.open("rb") as content:
-        for number, line in enumerate(content, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{file} is not UTF-8 text ({error.reason} at byte {error.start} of line {number}). Save it as "
-                    "'UTF-8' in a text editor."
-                ) from error
-            if "\0" in text:
-                raise ValueError(f"{file} is not a text file (line {number} has zero bytes); expected UTF-8 text.")
-            yield text
-
-
-def _json_lines(file: Path, lines: Iterable[str], column: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"line {number} of {file}"
-        try:
-            entry = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{where} is not JSON ({error}); expected one object a line") from error
-        if not isinstance(entry, dict):
-            raise ValueError(f'{where} is {line.strip()[:60]}; expected an object such as {{"{column}": "red apple"}}')
-        if column not in entry:
-            raise ValueError(f"{where} has no {column!r}{_columns(entry)}")
-        yield from _prompt(entry[column], where, column)
-
-
-def _csv(file: Path, lines: Iterable[str], column: str) -> Iterator[str]:
-    table = csv.DictReader(lines)
+def _whole(text: str, place: str) -> Prompt:
     try:
-        if table.fieldnames is not None and column not in table.fieldnames:
-            raise ValueError(f"{file} has no column {column!r}{_columns(table.fieldnames)}")
-        for row in table:
-            yield from _prompt(row[column], f"line {table.line_num} of {file}", column)
-    except csv.Error as error:
-        raise ValueError(f"{file} is not CSV after line {table.line_num} ({error})") from error
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"Write {place} again: there is half a character in it.") from None
+    return Prompt(text, place)
 
 
-def _prompt(value: object, where: str, column: str) -> Iterator[str]:
-    """A cell's prompt, if there is one in it: missing captions are common in data sets."""
-    if value is None:
+class Column(NamedTuple):
+    """The column that prompts are in, and whether messages may say which others there are."""
+
+    name: str
+    name_others: bool
+
+    def cell(self, value: object, place: str) -> Iterator[Prompt]:
+        """A cell's prompt, if there is one in it: missing captions are common in data sets."""
+        if value is None:
+            return
+        if not isinstance(value, str):
+            raise ValueError(f"Make {self.name!r:.40} in {place} a text: it is a {type(value).__name__}.")
+        if prompt := value.strip():
+            yield _whole(prompt, place)
+
+    def missing(self, place: str, others: Iterable[str]) -> ValueError:
+        """That a place has no such column."""
+        there = f"; there are {', '.join(f'{name!r:.40}' for name in others) or 'none'}" * self.name_others
+        return ValueError(f"Name in column where the prompts are: {place} has no {self.name!r:.40}{there:.500}.")
+
+
+def _json_lines(file: TextFile, column: Column) -> Iterator[Prompt]:
+    for number, line in text_lines(file):
+        place = f"line {number} of {file.name}"
+        if line.strip():
+            entry = _parsed(line, lambda error, place=place: f"{place}, character {error.colno}")
+            if not isinstance(entry, dict):
+                raise ValueError(f'Make {place} an object such as {{"{column.name:.40}": "red apple"}}.')
+            yield from _of_object(entry, place, column)
+
+
+def _json_list(file: TextFile, column: Column) -> Iterator[Prompt]:
+    entries = _parsed(whole_text(file, JSON_BYTES), lambda error: f"line {error.lineno} of {file.name}")
+    if not isinstance(entries, list):
+        raise ValueError(f"Make {file.name} a list, of texts or of objects with one: it is another kind of JSON file.")
+    for number, entry in enumerate(entries, 1):
+        place = f"entry {number} of {file.name}"
+        if isinstance(entry, dict):
+            yield from _of_object(entry, place, column)
+        elif isinstance(entry, str):
+            yield from column.cell(entry, place)
+        else:
+            raise ValueError(f'Make {place} a text, or an object such as {{"{column.name:.40}": "red apple"}}.')
+
+
+def _of_object(entry: dict, place: str, column: Column) -> Iterator[Prompt]:
+    if column.name not in entry:
+        raise column.missing(place, entry)
+    yield from column.cell(entry[column.name], place)
+
+
+def _parsed(text: str, place: Callable[[json.JSONDecodeError], str]) -> object:
+    """JSON. place: of an error, in words. Nothing of the parser's own error is kept: it has the text in it."""
+    try:
+        return json.loads(text, object_pairs_hook=_once_each)
+    except json.JSONDecodeError as error:
+        where = f"{place(error)} ({error.msg})"
+    except _RepeatedKeyError:
+        where = f"{place(json.JSONDecodeError('', text, 0))} (an object has two values of one name)"
+    except (ValueError, RecursionError):  # numbers of thousands of digits, lists within lists without end
+        where = f"{place(json.JSONDecodeError('', text, 0))} (more than can be read)"
+    raise ValueError(f"Mend the JSON in {where}.")
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        raise _RepeatedKeyError
+    return entry
+
+
+def _table(file: TextFile, column: Column, delimiter: str) -> Iterator[Prompt]:
+    table = rows(file, delimiter)
+    _, head = next(table, (0, None))
+    if head is None:
         return
-    if not isinstance(value, str):
-        raise ValueError(f"{column!r} in {where} is {value!r:.60}; expected a text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{column!r} in {where} has half a character in it ({error.reason}): {value!r:.60}") from error
-    if prompt := value.strip():
-        yield prompt
-
-
-def _columns(names: Iterable[str]) -> str:
-    return f"; there are {', '.join(map(repr, names)) or 'none'}. Name one of them in 'column'."
+    names = [name.strip() for name in head]
+    if names.count(column.name) != 1:
+        if column.name in names:
+            raise ValueError(f"Rename columns in line 1 of {file.name}: several are called {column.name!r:.40}.")
+        raise column.missing(f"line 1 of {file.name}", names)
+    place = names.index(column.name)
+    for number, row in table:
+        where = f"line {number} of {file.name}"
+        if len(row) > len(names):
+            raise ValueError(
+                f"Put quotes around the cells of {where} that have a {'tab' if delimiter == chr(9) else 'comma'} in "
+                f"them: it has {len(row)} cells, and there are {len(names)} columns."
+            )
+        if len(row) <= place:
+            raise ValueError(f"Complete {where}: it has {len(row)} of {len(names)} cells, and no {column.name!r:.40}.")
+        yield from column.cell(row[place], where)

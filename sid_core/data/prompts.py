@@ -1,32 +1,52 @@
 """Prompt lists of any length: the texts lie in a file, and what memory holds is where each of them begins."""
 
 import contextlib
+import errno
 import hashlib
-import os
 import tempfile
+import threading
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
 SCAN_BYTES = 1 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True, eq=False)
+class _Bytes:
+    """A file without a name: no server can hand it out, nobody can clean it away, and it is gone with this object."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._lock = file, threading.Lock()
+        weakref.finalize(self, file.close)
+
+    def read(self, first: int, last: int) -> bytes:
+        """Bytes first, first+1, … last-1; from any thread."""
+        with self._lock:
+            self._file.seek(first)
+            return self._file.read(last - first)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PromptFile(Sequence[str]):
-    """N prompts in their order, each once, joined by newlines in the UTF-8 file `path`.
+    """N prompts in their order, each once, joined by newlines in a UTF-8 file.
 
     starts: N+1 byte offsets, 8 bytes of memory a prompt. digest: SHA-256 of the file, which tells lists apart; where a
-    prompt has lines of its own, of its offsets too. duplicates: how many repeats were dropped.
+    prompt has lines of its own, of its offsets too. duplicates: how many repeats were dropped. As a text it is its
+    length alone: nodes that show any value show it to whoever can reach the server.
     """
 
-    path: Path
+    content: _Bytes
     starts: array
     digest: str
     duplicates: int
+
+    def __repr__(self) -> str:
+        return f"{len(self)} prompts"
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -61,44 +81,39 @@ class PromptFile(Sequence[str]):
     def mentions(self, text: str) -> bool:
         """Whether the text is in any prompt."""
         sought, kept = text.encode(), b""
-        with self.path.open("rb") as file:
-            while piece := file.read(SCAN_BYTES):
-                if sought in kept + piece:
-                    return True
-                kept = (kept + piece)[-len(sought) :]
+        for place in range(0, self.starts[-1], SCAN_BYTES):
+            piece = self.content.read(place, place + SCAN_BYTES)
+            if sought in kept + piece:
+                return True
+            kept = (kept + piece)[-len(sought) :]
         return False
 
     def _bytes(self, first: int, last: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.starts[first])
-            return file.read(self.starts[last] - 1 - self.starts[first])
+        return self.content.read(self.starts[first], self.starts[last] - 1)
 
 
-def write_prompts(prompts: Iterable[str], folder: Path) -> PromptFile:
-    """Write a list to a file in `folder` that is named after what it holds; repeats are dropped and counted.
+def write_prompts(prompts: Iterable[str]) -> PromptFile:
+    """Write a list to a file of the system's temporary folder that has no name; repeats are dropped and counted.
 
-    Memory: some 75 bytes a prompt while it is made. Repeats are found by 128 bits of their SHA-256.
+    Memory: some 75 bytes a prompt while it is made. Repeats are found by 128 bits of their SHA-256. Raises OSError that
+    says what to do when the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _temporary(folder) as everything, _temporary(folder) as kept:
-        starts, digests = _write_all(prompts, everything)
-        first_ones = _first_ones(digests)
-        starts, digest = _copy(everything, starts, first_ones, kept)
-        kept.close()
-        path = folder / f"{digest}.txt"
-        os.replace(kept.name, path)
-    return PromptFile(path, starts, digest, len(first_ones) - len(starts) + 1)
-
-
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[BinaryIO]:
-    """A file that is gone afterwards, unless it was renamed."""
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
-        try:
-            yield file
-        finally:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
+    try:
+        with contextlib.ExitStack() as on_error, tempfile.TemporaryFile() as everything:
+            kept = on_error.enter_context(tempfile.TemporaryFile())
+            starts, digests = _write_all(prompts, everything)
+            first_ones = _first_ones(digests)
+            starts, digest = _copy(everything, starts, first_ones, kept)
+            kept.flush()
+            on_error.pop_all()
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise OSError(
+            "Free some space where the system keeps temporary files, or name a larger place in TMPDIR: the prompts "
+            "don't fit there."
+        ) from error
+    return PromptFile(_Bytes(kept), starts, digest, len(first_ones) - len(starts) + 1)
 
 
 def _write_all(prompts: Iterable[str], file: BinaryIO) -> tuple[array, array]:

@@ -1,11 +1,14 @@
 """Encodings on disk: the same as encoding afresh, whatever happens to the process or to the files."""
 
+import json
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -39,7 +42,7 @@ class Encoder:
 
 
 def encodings(folder: Path, texts=TEXTS) -> Encodings:
-    prompts = write_prompts(texts, folder / "prompts")
+    prompts = write_prompts(texts)
     return Encodings(prompts, folder / "encodings", Encoder(), encode_one(""))
 
 
@@ -71,7 +74,7 @@ def test_a_batch_is_what_encoding_those_texts_gives(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_encodings_keep_the_kind_of_number_they_came_in(tmp_path, dtype):
-    prompts = write_prompts(["a"], tmp_path)
+    prompts = write_prompts(["a"])
     these = Encodings(prompts, tmp_path, lambda texts: (encode_one(text, dtype) for text in texts), {})
     these.make(0)
     assert same(these.batch(torch.tensor([0])), encode_one("a", dtype))
@@ -96,12 +99,6 @@ def test_reading_opens_the_shards_of_these_rows_alone(tmp_path):
         these.shards[shard].write_bytes(b"")
     these.batch(torch.tensor([SHARD, 2 * SHARD - 1]))
     assert len(these.encode.texts) == COUNT
-
-
-def test_reading_does_not_need_the_texts(tmp_path):
-    these = made(tmp_path)
-    these.prompts.path.unlink()
-    assert same(these.batch(torch.tensor([4])), afresh([4]))
 
 
 CHILD = """
@@ -198,6 +195,108 @@ def flipped(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
 
 
+def test_no_single_bit_gives_other_values_or_an_error_of_another_kind(tmp_path):
+    """Every bit of the header, and one of each byte behind it."""
+    these = made(tmp_path, TEXTS[:3])
+    file = these.shards[0]
+    good, expected = file.read_bytes(), read_rows(file, range(3))
+    header = 8 + int.from_bytes(good[:8], "little")
+    bits = [(place, bit) for place in range(len(good)) for bit in (range(8) if place < header else [place % 8])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for place, bit in bits:
+            file.write_bytes(good[:place] + bytes([good[place] ^ 1 << bit]) + good[place + 1 :])
+            these.missing()
+            try:
+                rows = read_rows(file, range(3))
+            except DamagedShardError as error:
+                assert len(str(error)) < 60
+            else:
+                assert all(same(a, b) for a, b in zip(rows, expected, strict=True)), (place, bit)
+
+
+def with_header(header: dict, values: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + values
+
+
+def tensor(kind: str, shape: list[int], first: int, last: int) -> dict:
+    return {"dtype": kind, "shape": shape, "data_offsets": [first, last]}
+
+
+WHOLE = {"__metadata__": {"format": "sid-encodings-1, 3 prompts"}}
+CHECKED = {"checksums": tensor("I64", [3], 0, 24)}
+DAMAGED = {
+    "empty": b"",
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(1000),
+    "a pickle": pickle.dumps({"a": 1}),
+    "text": b"a red apple\n" * 100,
+    "a header of exabytes": (1 << 62).to_bytes(8, "little") + b"{}",
+    "a header that is the file": (99_992).to_bytes(8, "little") + b" " * 99_992,
+    "no tensors": with_header(WHOLE, b""),
+    "no metadata": with_header({}, b""),
+    "metadata of a megabyte": with_header({"__metadata__": {"format": "x" * 60_000}}, b""),
+    "a shape of exabytes": with_header(WHOLE | {"checksums": tensor("I64", [1 << 60], 0, 24)}, bytes(24)),
+    "a shape of nothing": with_header(WHOLE | {"checksums": tensor("I64", [1 << 60, 0], 0, 0)}, b""),
+    "checksums that are no numbers": with_header(WHOLE | {"checksums": tensor("F32", [6], 0, 24)}, bytes(24)),
+    "a table of all the file": with_header(
+        WHOLE | CHECKED | {"c": tensor("F32", [0], 24, 24), "c.shapes": tensor("I64", [100_000, 2], 24, 1_600_024)},
+        bytes(1_600_024),
+    ),
+    "rows of exabytes": with_header(
+        WHOLE | CHECKED | {"c.shapes": tensor("I64", [3, 2], 24, 72), "c": tensor("F32", [6], 72, 96)},
+        bytes(24) + (1 << 40).to_bytes(8, "little") * 6 + bytes(24),
+    ),
+    "rows of less than nothing": with_header(
+        WHOLE | CHECKED | {"c.shapes": tensor("I64", [3, 2], 24, 72), "c": tensor("F32", [6], 72, 96)},
+        bytes(24) + b"\xff" * 48 + bytes(24),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_what_is_no_shard_is_told_once_and_made_again(tmp_path, caplog, kind):
+    these = made(tmp_path, TEXTS[:3])
+    these.shards[0].write_bytes(DAMAGED[kind])
+    with caplog.at_level(logging.WARNING):
+        for shard in these.missing():
+            these.make(shard)
+        batch = these.batch(torch.arange(3))
+    assert same(batch, afresh(range(3)))
+    assert len(caplog.messages) == 1 and len(caplog.messages[0]) < 250
+    assert f"encodings/{these.shards[0].name} is damaged (" in caplog.text and str(tmp_path) not in caplog.text
+    assert these.encode.texts == TEXTS[:3] * 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links as Unix has them")
+@pytest.mark.parametrize("kind", ["a pipe", "/dev/zero", "a link to nowhere", "a link to itself"])
+def test_what_is_no_file_is_replaced(tmp_path, kind):
+    these = made(tmp_path, TEXTS[:3])
+    file = these.shards[0]
+    file.unlink()
+    os.mkfifo(file) if kind == "a pipe" else file.symlink_to(file if "itself" in kind else kind)
+    with pytest.raises(DamagedShardError):
+        read_rows(file, [0])
+    assert these.missing() == [0]
+    these.make(0)
+    assert same(these.batch(torch.arange(3)), afresh(range(3))) and not file.is_symlink()
+
+
+def test_a_folder_of_a_shards_name_is_named_and_stays(tmp_path):
+    these = encodings(tmp_path, TEXTS[:3])
+    (these.shards[0] / "mine").mkdir(parents=True)
+    with pytest.raises(OSError, match=f"^Remove the folder {these.shards[0].name}"):
+        these.missing()
+
+
+def test_every_cut_is_noticed_at_the_start(tmp_path):
+    these = made(tmp_path, TEXTS[:3])
+    good = these.shards[0].read_bytes()
+    for kept in range(len(good)):
+        these.shards[0].write_bytes(good[:kept])
+        assert these.missing() == [0]
+
+
 def test_an_encoder_that_fails_leaves_no_shard(tmp_path):
     these = encodings(tmp_path)
 
@@ -214,7 +313,7 @@ def test_an_encoder_that_fails_leaves_no_shard(tmp_path):
 def test_prompts_with_other_conditioning_than_the_rest_are_refused(tmp_path):
     these = encodings(tmp_path)
     object.__setattr__(these, "encode", lambda texts: [encode_one(text) | {text: torch.zeros(1, 1)} for text in texts])
-    with pytest.raises(ValueError, match="that others lack"):
+    with pytest.raises(ValueError, match="^Connect a CLIP .* that others lack"):
         these.make(0)
 
 
@@ -222,6 +321,6 @@ def test_too_small_a_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
     these = made(tmp_path)
     require_room(these, 0, 100)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10}))
-    with pytest.raises(OSError, match=r"take .* GB more, .* has 0\.0 GB free.*--output-directory"):
+    with pytest.raises(OSError, match=r"^Free some space, .*--output-directory.* take .* GB more, .* has 0\.0 GB free"):
         require_room(these, 0, 100)
     require_room(these, 0, 0)
