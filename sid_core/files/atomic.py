@@ -57,7 +57,7 @@ def remove_abandoned(folder: Path, of: str = ".+") -> None:
 def remove_dead(folder: Path) -> None:
     """The same in a folder where others may be writing, on this machine or on another.
 
-    What goes is what a process of this machine has begun that has ended since, and what nobody has written to for a day.
+    What goes is what a process of this machine had begun that has ended, and what nobody has written to for a day.
     """
     for entry, match in _left(folder):
         with contextlib.suppress(OSError):  # another one may be tidying up as well
