@@ -234,7 +234,7 @@ def call(model, chunks, rows, *, time=999.0, dtype=torch.float32, pictures=2):
 def test_the_halves_may_come_in_any_order_and_number(model, changes):
     clean = cleaned(with_image_prompt(model, references(1)), **changes)
     cond, uncond = call(clean, [0, 1], [0, 1])
-    for chunks in ([1, 0], [1], [0], [2]):
+    for chunks in ([1, 0], [1], [0], [0, 0, 1]):
         rows = [0 if index != 1 else 1 for index in chunks]
         for index, result in zip(chunks, call(clean, chunks, rows), strict=True):
             close(result, uncond if index == 1 else cond)
