@@ -214,7 +214,5 @@ def test_the_sampling_node_says_it(run_graph):
     graph["sampled"]["inputs"]["sigmas"] = ["up", 0]
     result = run_graph(graph)
     assert not result.success
-    assert (
-        "Connect a scheduler such as SiD Scheduler to the sampler's sigmas, or take FlipSigmas out: they are 0.0001, 0.46"
-        in result.error
-    )
+    assert "Connect a scheduler such as SiD Scheduler" in result.error
+    assert "or take FlipSigmas out: they are 0.0001, 0.46" in result.error
