@@ -59,6 +59,124 @@ def test_a_training_programs_names(tmp_path):
     assert load(tmp_path / "pytorch_model.bin").network.widths == WIDTHS
 
 
+PLACES = [  # of diffusers' attention processors in the order it lists them, where the middle block is the last
+    *("down_blocks.0.attentions.0", "down_blocks.1.attentions.0", "up_blocks.0.attentions.0"),
+    *("up_blocks.0.attentions.1", "up_blocks.1.attentions.0", "up_blocks.1.attentions.1", "mid_block.attentions.0"),
+]
+PROCESSOR = "transformer_blocks.0.attn2.processor"
+
+
+def placed(parts, prefix="", suffix="weight"):
+    """The layers by the names of their places, in the order of the alphabet."""
+    layers = {}
+    for number, place in enumerate(PLACES):
+        for which in ("to_k_ip", "to_v_ip"):
+            weight = parts["ip_adapter"][f"{2 * number + 1}.{which}.weight"]
+            layers[f"{prefix}{place}.{PROCESSOR}.{which}.{suffix}"] = weight
+    return dict(sorted(layers.items()))
+
+
+def training_names(parts):
+    """By the program that writes them: names of the image's part and of the layers."""
+    image = {f"image_proj_model.{name}": tensor for name, tensor in parts["image_proj"].items()}
+    published = flat(parts)
+    numbered = {f"adapter_modules.{name}": tensor for name, tensor in parts["ip_adapter"].items()}
+    diffusers = {name.replace("proj.", "image_embeds.", 1): tensor for name, tensor in parts["image_proj"].items()}
+    diffusers = {f"encoder_hid_proj.image_projection_layers.0.{name}": tensor for name, tensor in diffusers.items()}
+    unet = {"unet.conv_in.weight": Draw(0)(2), "unet.down_blocks.0.attentions.0.proj_in.weight": Draw(0)(2)}
+    return {
+        "the authors', whole": image | numbered | unet | placed(parts, "unet."),
+        "accelerate, without what is there twice": image | unet | placed(parts, "unet."),
+        "distributed": {f"module.{name}": tensor for name, tensor in (image | numbered | unet).items()},
+        "compiled": {f"_orig_mod.module.{name}": tensor for name, tensor in (image | numbered).items()},
+        "diffusers": diffusers | placed(parts, suffix="0.weight"),
+        "places in a published file": {n: t for n, t in published.items() if n.startswith("image_proj.")}
+        | placed(parts, "ip_adapter."),
+        "with gaps": {n.replace("ip_adapter.1.", "ip_adapter.0."): t for n, t in published.items()},
+    }
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("program", list(training_names(adapter_tensors("base", WIDTHS, CONTEXT))))
+def test_names_of_training_programs(tmp_path, program, suffix):
+    parts = adapter_tensors("base", WIDTHS, CONTEXT)
+    path, named = tmp_path / f"model.{suffix}", training_names(parts)[program]
+    if suffix == "bin":
+        torch.save(named, path)
+    else:
+        save_file({name: tensor.clone() for name, tensor in named.items()}, path)
+    write_adapter(tmp_path / "published.bin", "base", parts)
+    expected, found = load(tmp_path / "published.bin").network, load(path).network
+    torch.testing.assert_close(dict(found.state_dict()), dict(expected.state_dict()), rtol=0, atol=0)
+
+
+WEIGHT, BIAS = "ip_adapter.3.to_k_ip.weight", "image_proj.proj.bias"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ip_adapter.03.to_k_ip.weight": torch.zeros(64, 16)}, "layer 3 is there twice"),
+        ({"ip_adapter.3.to_v_ip.weight": None}, "layer 3 has to_k_ip alone"),
+        ({WEIGHT: torch.full((64, 16), torch.nan)}, "has NaN or infinite values"),
+        ({BIAS: torch.full((48,), torch.inf)}, "proj.bias has NaN or infinite values"),
+        ({WEIGHT: torch.zeros(64, 16, dtype=torch.int8)}, "is of torch.int8"),
+        ({WEIGHT: torch.zeros(64, 12)}, r"keys of shape \(64, 12\) and values of \(64, 16\)"),
+        ({WEIGHT: torch.zeros(())}, r"keys of shape \(\)"),
+        ({WEIGHT: torch.zeros(0, 16)}, r"keys of shape \(0, 16\)"),
+        ({"image_proj.proj.weight": torch.zeros(50, 24)}, "part of a TokenProjection"),
+        ({"image_proj.proj.weight": torch.zeros(50, 24), BIAS: torch.zeros(50)}, "sizes don't fit each other"),
+        ({"image_proj.proj.weight": torch.zeros(())}, "part of a TokenProjection"),
+        ({"image_proj.norm.bias": None}, "part of a TokenProjection"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=f"^Download adapter.safetensors again: .*{said}"):
+        load(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_proj.layers.1.0.to_q.weight": torch.zeros(100, 16)}, "sizes don't fit each other"),
+        ({"image_proj.latents": torch.zeros(1, 3, 20)}, "sizes don't fit each other"),
+        ({"image_proj.layers.x.0.to_q.weight": torch.zeros(4, 4)}, "part of a Resampler"),
+        ({"image_proj.proj_in.weight": torch.zeros(20, 32)}, "(sizes|part)"),
+    ],
+    ids=str,
+)
+def test_resamplers_that_do_not_fit(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=f"^Download adapter.safetensors again: .*{said}"):
+        load(written(tmp_path, "plus", **changes))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    ],
+    ids=["complex", "sparse", "meta", "quantized"],
+)
+@pytest.mark.parametrize("old", [False, True])
+def test_tensors_of_other_kinds(tmp_path, made, old):
+    parts = adapter_tensors("base", WIDTHS, CONTEXT)
+    parts["ip_adapter"]["1.to_k_ip.weight"] = made(parts["ip_adapter"]["1.to_k_ip.weight"])
+    torch.save(parts, tmp_path / "kind.bin", _use_new_zipfile_serialization=not old)
+    with pytest.raises(ValueError, match=r"^Download kind\.bin again"):
+        load(tmp_path / "kind.bin")
+
+
+def test_layers_that_are_called_otherwise(tmp_path):
+    layers = {f"ip_adapter.first.to_{which}_ip.weight": torch.zeros(4, 16) for which in "kv"}
+    save_file(layers, tmp_path / "text.safetensors")
+    with pytest.raises(ValueError, match="^Choose an IP-Adapter.*text.safetensors has no"):
+        load(tmp_path / "text.safetensors")
+
+
 def test_files_are_loaded_in_their_own_precision(tmp_path):
     parts = {name: tensor.half() for name, tensor in flat(adapter_tensors("plus", WIDTHS, CONTEXT)).items()}
     save_file(parts, tmp_path / "half.safetensors")
