@@ -28,7 +28,7 @@ def sdxl_cleanstyle() -> Sheet:
         "## The style of a picture, not its subject (SDXL)\n\n"
         "An IP-Adapter in InstantStyle's block for style, and **CleanStyle** after it.\n\n"
         f"Files:\n{SDXL_FILES}\n"
-        "1. Press **R**, choose the files, and a style picture in *Load Image*.\n"
+        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
         "2. Press **Run**.\n"
         "3. Does the picture's subject still come along? Raise *alpha*. Is style lost? Lower it, or raise *top_k*.",
         note_height=330,
@@ -52,7 +52,7 @@ def sdxl_cleanstyle_student() -> Sheet:
         f"Files:\n{SDXL_FILES}"
         "- a student of your SDXL model: *sdxl_distil_lora* makes one. A LoRA of another few-step method (LCM, "
         "Lightning, DMD2) works too, with ComfyUI's *Load LoRA* and *KSampler* in the place of both SiD nodes.\n\n"
-        "1. Press **R**, choose the files, and a style picture in *Load Image*.\n"
+        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
         "2. Press **Run**. Set *attention_strength* to 0 to see what it does.",
         note_height=390,
     )
@@ -79,7 +79,7 @@ def sd15_cleanstyle_styleshot() -> Sheet:
         "`models/checkpoints`\n"
         f"- `ip.bin` and `style_aware_encoder.bin` of [StyleShot]({HUB}/Gaojunyao/StyleShot/tree/main/"
         "pretrained_weight), in `models/ipadapter`\n\n"
-        "1. Press **R**, choose the files, and a style picture in *Load Image*.\n"
+        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
         "2. Press **Run**. *center* and *negative_alpha* are the authors' for StyleShot.",
         note_height=290,
     )
@@ -101,7 +101,7 @@ def sdxl_cleanstyle_ipadapter_plus() -> Sheet:
         "**CleanStyle** purifies what IPAdapter_plus has put onto the MODEL; weight types, masks and chained adapters "
         "stay as they are. It needs the pack *ComfyUI_IPAdapter_plus* or a fork of it, from ComfyUI Manager.\n\n"
         f"Files:\n{SDXL_FILES}\n"
-        "1. Press **R**, choose the files, and a style picture in *Load Image*.\n"
+        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
         "2. Press **Run**. Bypass *CleanStyle* (Ctrl+B) to compare.",
         note_height=310,
     )
@@ -131,7 +131,7 @@ def sdxl_cleanstyle_before_after() -> Sheet:
         "The same prompt and seed three times, side by side: **the prompt alone, with the image prompt, and with "
         "CleanStyle after it**. Below, what is taken out of each layer, and when.\n\n"
         f"Files:\n{SDXL_FILES}\n"
-        "1. Press **R**, choose the files, and a style picture in *Load Image* whose subject is easy to know again.\n"
+        "1. Press **R**, choose the files, and in *Style picture* a picture whose subject is easy to know again.\n"
         "2. Press **Run**.\n"
         "3. Change one setting of *CleanStyle* at a time; the first two pictures are kept from the run before.",
         note_height=340,
@@ -148,15 +148,15 @@ def sdxl_cleanstyle_before_after() -> Sheet:
     conds, latent = _prompts(sheet, clip, size=1024)
     sheet.column("Sample three times")
     pictures = []
-    for title, each in (("Prompt alone", model), ("Image prompt", styled), ("CleanStyle", cleaned)):
+    for title, each in (("By the prompt", model), ("With the image", styled), ("Purified", cleaned)):
         sampled = sheet.add(
             "KSampler", title, model=each, **conds, latent_image=latent, seed=SEED, cfg=5.0, control="fixed", **SAMPLER
         )
         pictures.append(sheet.add("VAEDecode", samples=sampled["LATENT"], vae=vae)["IMAGE"])
     sheet.column("Side by side", width=620)
     first, *others = pictures
-    for other in others:
-        first = sheet.add("ImageStitch", "Side by side", image1=first, image2=other, spacing_width=16)["IMAGE"]
+    for title, other in zip(("Two pictures", "Three pictures"), others, strict=True):
+        first = sheet.add("ImageStitch", title, image1=first, image2=other, spacing_width=16)["IMAGE"]
     sheet.add("SaveImage", images=first, filename_prefix="cleanstyle/before_after", room=240)
     return sheet
 

@@ -11,6 +11,7 @@ TITLE, SLOT, WIDGET, MULTILINE, BODY_END = 30, 20, 24, 100, 16
 NODE_GAP, COLUMN_GAP, GROUP_PADDING, GROUP_TITLE = 24, 52, 16, 44
 NOTE_WIDTH = 340
 PACK = "comfyui-sid"
+OTHER_PACKS = {"IPAdapter": "comfyui_ipadapter_plus"}  # by what the names of their nodes begin with
 NAMESPACE = uuid.UUID("5d1c0c3e-0f6f-4c8b-9a53-6f1f3a8e5b70")
 
 
@@ -64,8 +65,6 @@ def _node(node: Node, definitions: Definitions, links: list[list], *, pos: list[
     for slot, (name, kind) in enumerate(zip(definition["output_name"], definition["output"], strict=True)):
         found = [link[0] for link in links if link[1:3] == [node.id, slot]]
         outputs.append({"name": name, "type": kind, "slot_index": slot, "links": found})
-    # By this a manager finds the pack where it is missing.
-    pack = PACK if definition["python_module"].startswith("custom_nodes.") else "comfy-core"
     return {
         "id": node.id,
         "type": node.kind,
@@ -77,9 +76,16 @@ def _node(node: Node, definitions: Definitions, links: list[list], *, pos: list[
         "inputs": inputs,
         "outputs": outputs,
         **({"title": node.title} if node.title else {}),
-        "properties": {"cnr_id": pack, "Node name for S&R": node.kind},
+        "properties": {"cnr_id": _pack(node, definitions), "Node name for S&R": node.kind},
         "widgets_values": _widgets_values(node, definitions),
     }
+
+
+def _pack(node: Node, definitions: Definitions) -> str:
+    """The pack that a node is of, by its name in ComfyUI's registry: there a manager finds it where it is missing."""
+    if not definitions[node.kind]["python_module"].startswith("custom_nodes."):
+        return "comfy-core"
+    return next((pack for beginning, pack in OTHER_PACKS.items() if node.kind.startswith(beginning)), PACK)
 
 
 def _widgets_values(node: Node, definitions: Definitions) -> list:

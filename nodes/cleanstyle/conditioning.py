@@ -9,9 +9,9 @@ from ..host.node import Node
 from .joined_tokens import Joined
 from .purify import HARD, SOFT
 
-UNFIT = (
-    "Connect the CONDITIONING that comes out of StyleModelApply as with_style and the one that goes into it as "
-    "without_style."
+CONNECT = (
+    "Connect the CONDITIONING that comes out of Apply Style Model as with_style and the one that goes into it as "
+    "without_style"
 )
 
 
@@ -19,14 +19,14 @@ def _joined(with_style: Tensor, without_style: Tensor) -> Joined:
     """The picture's tokens. Raises ValueError where one CONDITIONING is not the other with more tokens."""
     if with_style.shape[1] <= without_style.shape[1]:
         raise ValueError(
-            f"with_style has {with_style.shape[1]} tokens and without_style {without_style.shape[1]}, so no picture's "
-            f"tokens were added. {UNFIT}"
+            f"{CONNECT}: with_style has {with_style.shape[1]} tokens and without_style {without_style.shape[1]}, so no "
+            "picture's tokens were added."
         )
     joined = Joined.of(with_style, without_style.to(with_style))
     if joined is None:
         raise ValueError(
-            f"the {without_style.shape[1]} tokens of without_style are neither the first nor the last of with_style's "
-            f"{with_style.shape[1]}: they are of another prompt, or were changed later. {UNFIT}"
+            f"{CONNECT}: the {without_style.shape[1]} tokens of without_style are neither the first nor the last of "
+            f"with_style's {with_style.shape[1]}, so they are of another prompt, or were changed later."
         )
     return joined
 
@@ -63,8 +63,8 @@ def with_negative(negative: list, image: Joined, **kind) -> list:
     for text, _ in negative:
         if text.shape[-1] != tokens.shape[-1]:
             raise ValueError(
-                f"negative has tokens of {text.shape[-1]} numbers and with_style of {tokens.shape[-1]}: they are of "
-                "different text encoders. Connect a CLIPTextEncode of the same CLIP as negative."
+                "Connect a CLIPTextEncode of the same CLIP as negative: its tokens have "
+                f"{text.shape[-1]} numbers and with_style's {tokens.shape[-1]}, so they are of different text encoders."
             )
     return [[image.beside(text, tokens), extra] for text, extra in negative]
 
@@ -174,7 +174,7 @@ class CleanStyleConditioning(Node):
     ):
         if len(with_style) != len(without_style):
             raise ValueError(
-                f"with_style has {len(with_style)} entries and without_style {len(without_style)}. {UNFIT}"
+                f"{CONNECT}: with_style has {len(with_style)} entries and without_style {len(without_style)}."
             )
         joined = [_joined(styled, plain) for (styled, _), (plain, _) in zip(with_style, without_style, strict=True)]
         steps = suppression_steps(alpha=alpha, gamma=gamma, center=center)

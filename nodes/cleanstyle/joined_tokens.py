@@ -11,8 +11,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...sid_core.method.cleanstyle import Spectrum
+from ..host.halves import UNCONDITIONAL, halves_of, tell_halves
 from ..image_prompts.attention import sigma_of
-from ..image_prompts.branches import UNCONDITIONAL
 from .purify import OFF, Settings
 
 KEY = "cleanstyle.joined_tokens"
@@ -59,6 +59,7 @@ def purify_style_references(model: ModelPatcher, settings: Settings, progress_at
     """
     model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _Purifier(settings, progress_at))
+    tell_halves(model)
 
 
 class _Purifier:
@@ -77,14 +78,14 @@ class _Purifier:
         patches = options.get("patches", {})
         if POST_INPUT in patches and self.settings.acts_at(progress):
             purified = [
-                self._purified(patch, progress, options["cond_or_uncond"]) if _is_style_reference(patch) else patch
+                self._purified(patch, progress, halves_of(options)) if _is_style_reference(patch) else patch
                 for patch in patches[POST_INPUT]
             ]
             options = options | {"patches": patches | {POST_INPUT: purified}}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-    def _purified(self, patch: Callable, progress: float, chunks: list[int]) -> Callable:
-        """The patch, for one call of the network."""
+    def _purified(self, patch: Callable, progress: float, halves: list[int]) -> Callable:
+        """The patch, for one call of the network on these halves."""
 
         def call(args: dict[str, Any]) -> dict[str, Any]:
             text = args["txt"]
@@ -92,15 +93,15 @@ class _Purifier:
             joined = Joined.of(out["txt"], text)
             if joined is None or joined.tokens.shape[1] == 0:
                 return out
-            rows = joined.tokens.chunk(len(chunks))
-            tokens = [self._changed(part, progress, which) for part, which in zip(rows, chunks, strict=True)]
+            rows = joined.tokens.chunk(len(halves))
+            tokens = [self._changed(part, progress, half) for part, half in zip(rows, halves, strict=True)]
             return out | {"txt": joined.beside(text, torch.cat(tokens))}
 
         return call
 
-    def _changed(self, tokens: Tensor, progress: float, which: int) -> Tensor:
+    def _changed(self, tokens: Tensor, progress: float, half: int) -> Tensor:
         settings = self.settings
-        if which == UNCONDITIONAL:
+        if half == UNCONDITIONAL:
             if settings.style_negative == OFF:
                 return tokens
             spectrum = self._spectrum(tokens)

@@ -46,8 +46,8 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
     if not chosen:
         there_are = dict.fromkeys(layer.name for layer in layers if any(key in prompts for key in _keys(layer)))
         raise ValueError(
-            f"this MODEL's image prompts are in {', '.join(there_are)}, and none of these is in the blocks that are "
-            f"chosen here. Set blocks to '{ALL}', or give the image prompt other blocks (or weight type)."
+            f"Set blocks to '{ALL}', or give the image prompt other blocks (or weight type): the image prompts "
+            f"are in {', '.join(there_are)}, and none of these is in the blocks that are chosen here."
         )
     _check_tokens(settings, [branch for key in chosen for branch in prompts[key][1]])
     progress_at, together = progress_by_sigma(model), Together()
@@ -158,8 +158,8 @@ def _spectra_of(branch: Branch, layer: Layer, pictures: int, dtype: torch.dtype)
 
 def _nothing_to_purify(model: ModelPatcher) -> str:
     message = (
-        "this MODEL has no image prompt that CleanStyle can purify. Connect one before this node: CleanStyleIPAdapter, "
-        "or a node of IPAdapter_plus such as IPAdapterAdvanced, and its MODEL to this one. "
+        "Connect an image prompt before this node: CleanStyle IP-Adapter or a node of IPAdapter_plus such as IPAdapter "
+        "Advanced, and its MODEL to this one. This MODEL has none that CleanStyle can purify. "
     )
     if others := {type(patch).__name__ for patch in attn2_replacements(model).values()}:
         return message + (
@@ -169,7 +169,7 @@ def _nothing_to_purify(model: ModelPatcher) -> str:
     if not cross_attention_layers(model):
         return message + (
             "It has no cross-attention of that kind: on Flux, use USOStyleReference before this node, or "
-            "CleanStyleConditioning for Redux."
+            "CleanStyle Conditioning for Redux."
         )
     return message + "Nodes that load a MODEL again, after the image prompt, lose it."
 
@@ -177,11 +177,11 @@ def _nothing_to_purify(model: ModelPatcher) -> str:
 def _check(settings: Settings) -> None:
     if settings.start >= settings.end:
         raise ValueError(
-            f"start_percent is {settings.start:g} and end_percent is {settings.end:g}; expected a start before the "
-            "end, such as 0 and 1 for the whole run"
+            f"Set start_percent below end_percent, such as 0 and 1 for the whole run: they are {settings.start:g} and "
+            f"{settings.end:g}."
         )
     if settings.style_negative not in (OFF, SOFT, HARD):
-        raise ValueError(f"style_negative is '{settings.style_negative}'; expected '{OFF}', '{SOFT}' or '{HARD}'")
+        raise ValueError(f"Set style_negative to {OFF}, {SOFT} or {HARD}: it is {settings.style_negative!r:.60}.")
 
 
 def _check_tokens(settings: Settings, branches: list[Branch]) -> None:
@@ -189,14 +189,13 @@ def _check_tokens(settings: Settings, branches: list[Branch]) -> None:
     for tokens in {id(tokens): tokens for branch in branches for tokens in _image_tokens(branch)}.values():
         if settings.top_k > tokens.shape[1]:
             raise ValueError(
-                f"top_k is {settings.top_k}, but an image prompt on this MODEL has {tokens.shape[1]} tokens, and so as "
-                f"many singular values; expected 0 to {tokens.shape[1]}, where {tokens.shape[1]} purifies nothing. "
-                "1 is usual."
+                f"Lower top_k to {tokens.shape[1]} or less: it is {settings.top_k}, and the image prompt on this MODEL "
+                f"has {tokens.shape[1]} tokens, and so as many singular values. 1 is usual."
             )
         if not tokens.isfinite().all():
             raise ValueError(
-                "an image prompt on this MODEL has NaN or infinite numbers in it. Look for a damaged adapter or CLIP "
-                "vision file, or an empty picture; or run the image encoder in float32."
+                "Look for a damaged adapter or CLIP vision file, or an empty picture, or start ComfyUI with "
+                "--fp32-text-enc: the image prompt on this MODEL has NaN or infinite numbers in it."
             )
 
 
@@ -208,10 +207,10 @@ class CleanStyle(Node):
             display_name="CleanStyle",
             category="CleanStyle",
             description="Takes the content out of the image prompts that are on a MODEL already, so that their style "
-            "stays and their subject does not come along. After CleanStyleIPAdapter or IPAdapter_plus's nodes, before "
-            "the sampler.",
+            "stays and their subject does not come along. After CleanStyle IP-Adapter or IPAdapter_plus's nodes, "
+            "before the sampler.",
             inputs=[
-                io.Model.Input("model", tooltip="With an image prompt: from CleanStyleIPAdapter or IPAdapter_plus."),
+                io.Model.Input("model", tooltip="With an image prompt: from CleanStyle IP-Adapter or IPAdapter_plus."),
                 io.Int.Input(
                     "top_k",
                     default=1,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ...sid_core.method.cleanstyle import Purifier, Spectrum, extrapolate, suppression
+from ..host.halves import PROMPT, UNCONDITIONAL
 from ..image_prompts.attention import sigma_of
-from ..image_prompts.branches import PLAIN, UNCONDITIONAL, Branch, Change, Project
+from ..image_prompts.branches import PLAIN, Branch, Change, Project
 
 OFF, SOFT, HARD = "off", "soft", "hard"
 Place = tuple[torch.device, torch.dtype]
@@ -264,12 +265,11 @@ class PurifiedBranch:
     ) -> Tensor:
         """The conditional rows moved away from what the style-negative would have added to them."""
         chunks = extra_options["cond_or_uncond"]
-        cond = [place for place, index in enumerate(chunks) if index != UNCONDITIONAL]
+        cond = [place for place, half in enumerate(chunks) if half != UNCONDITIONAL]
         if not cond:
             return added
         theirs = [_rows(tensor, cond, len(chunks)) for tensor in (out, q, k, v)]
-        # IPAdapter_plus knows a third chunk only beside two others, so all are called the first.
-        options = extra_options | {"cond_or_uncond": [0] * len(cond)}
+        options = extra_options | {"cond_or_uncond": [PROMPT] * len(cond)}
         negative = self.branch(*theirs, options, StyleNegative(self.settings, self._reference_of(q)))
         moved = extrapolate(
             _rows(added, cond, len(chunks)),

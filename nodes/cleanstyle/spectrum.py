@@ -58,7 +58,7 @@ def measure(model: ModelPatcher, sigmas: Tensor, picture: int) -> tuple[list[Sch
     """
     found = list(spectra(model, picture))
     if not found:
-        raise ValueError("this MODEL has no CleanStyle on an image prompt: connect a CleanStyle node before this one.")
+        raise ValueError("Connect a CleanStyle node before this one: this MODEL has none on an image prompt.")
     progress_at = progress_by_sigma(model)
     progress = [progress_at(sigma) for sigma in sigmas.tolist()]
     all_settings = list(dict.fromkeys(layer.settings for layer in found))
@@ -231,8 +231,11 @@ class CleanStyleSpectrum(Node):
 
     @classmethod
     def execute(cls, model, sigmas, picture):
-        if len(sigmas) < 2:
-            raise ValueError("sigmas is empty, so there is no run to show. Connect a scheduler of 1 step or more.")
+        if sigmas.ndim != 1 or len(sigmas) < 2 or not sigmas.isfinite().all():
+            raise ValueError(
+                f"Connect a scheduler of 1 step or more to sigmas: it is of shape {tuple(sigmas.shape)}, where finite "
+                "numbers, two or more, make a run to show."
+            )
         steps = sigmas[:-1]  # the last one is where the run ends: nothing is computed there
         schedules, layers = measure(model, steps, picture)
         image = draw_spectra(steps.tolist(), schedules, layers)

@@ -1,11 +1,11 @@
 """A MODEL as the method sees one: its process, its times as the host's sigmas, its predictions, its architecture."""
 
-import bisect
 import math
 from collections.abc import Callable
 from functools import lru_cache
 
 import comfy.model_sampling
+import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -57,18 +57,21 @@ def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
     sampling = model.get_model_object("model_sampling")
     cells = 1000  # SD models have as many noise levels
     # From the image to pure noise, but for the very ends: of these the host says 0 and a billion.
-    progress = [1 - 1e-6, *(index / cells for index in range(cells - 1, 0, -1)), 1e-6]
-    log_sigmas = [math.log(float(sampling.percent_to_sigma(p))) for p in progress]
+    asked = [1 - 1e-6, *(index / cells for index in range(cells - 1, 0, -1)), 1e-6]
+    sigmas = [float(sampling.percent_to_sigma(p)) for p in asked]
+    log_sigmas, progress = [], []
+    for p, sigma in zip([1.0, *asked[1:-1], 0.0], sigmas, strict=True):
+        # Where several have the same sigma, as at the ends of distilled models, the smallest is what a run ends with,
+        if 0 < sigma < math.inf and not (log_sigmas and math.log(sigma) <= log_sigmas[-1]):
+            log_sigmas.append(math.log(sigma))
+            progress.append(p)
+    progress[-1] = 0.0  # and the largest is what it begins with
 
     @lru_cache(maxsize=64)  # each layer of a step asks for the same
     def progress_at(sigma: float) -> float:
-        if sigma <= 0:
+        if not sigma > 0:  # NaN too: there is no picture to come
             return 1.0
-        wanted = math.log(sigma)
-        right = min(max(bisect.bisect_left(log_sigmas, wanted), 1), len(log_sigmas) - 1)
-        left = right - 1
-        share = (wanted - log_sigmas[left]) / (log_sigmas[right] - log_sigmas[left])
-        return min(max(progress[left] + share * (progress[right] - progress[left]), 0.0), 1.0)
+        return 0.0 if sigma == math.inf else float(np.interp(math.log(sigma), log_sigmas, progress))
 
     return progress_at
 

@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
+from ..host.halves import halves_of, tell_halves
 from .branches import Branch
 from .ipadapter_plus import PlusBranch, plus_branches
 
@@ -44,7 +45,9 @@ class ImagePromptAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
         out = self.base(q, k, v, extra_options)
-        for branch in self.active(extra_options):
+        if active := self.active(extra_options):
+            extra_options = extra_options | {"cond_or_uncond": halves_of(extra_options)}
+        for branch in active:
             out = out + branch(out, q, k, v, extra_options)
         return out.to(q.dtype)
 
@@ -142,6 +145,7 @@ def put_attention(model: ModelPatcher, attentions: dict[Key, ImagePromptAttentio
         model.set_model_attn2_replace(attention, *key)
     model.remove_callbacks_with_key(CallbacksMP.ON_CLONE, CALLBACK)
     model.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK, _own_copies)
+    tell_halves(model)
 
 
 def _own_copies(model: ModelPatcher, clone: ModelPatcher) -> None:

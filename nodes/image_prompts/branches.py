@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-UNCONDITIONAL = 1  # in cond_or_uncond, where 0 is the prompt; guiders with more count on
 Project = Callable[[Tensor], Tensor]  # image tokens (R, N, C) to keys or values (R, N, D), by the layer's own weights
 
 
@@ -50,5 +49,6 @@ class Branch(Protocol):
     ) -> Tensor:
         """What it adds to `out`, the layer's attention so far: (chunks·B, T, D), as q, projected queries.
 
-        k, v: the text's keys and values. extra_options: as ComfyUI gives them to an attn2 replacement.
+        k, v: the text's keys and values. extra_options: as ComfyUI gives them to an attn2 replacement, but that
+        cond_or_uncond has PROMPT or UNCONDITIONAL for each chunk, whatever the guider.
         """

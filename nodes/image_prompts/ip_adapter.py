@@ -13,6 +13,7 @@ from torch import Tensor
 from ..host.node import Node
 from ..host.unet_layers import ALL, BLOCKS, LISTED, Layer, chosen_layers, cross_attention_layers
 from .attention import attn2_replacements, put_attention, with_branch
+from .inputs import masks, pictures
 from .ip_adapter_branch import AdapterBranch, ImageTokens, Mask
 from .ip_adapter_files import FOLDER, Adapter, load_adapter, register_folder
 from .ip_adapter_networks import HIDDEN, POOLED, STYLE
@@ -47,8 +48,8 @@ def image_tokens(
         cond, uncond = cond.mean(0, keepdim=True), uncond.mean(0, keepdim=True)
     if len(uncond) not in (1, len(cond)):
         raise ValueError(
-            f"there are {len(uncond)} negative images for {len(cond)} images. Connect one for all, or as many, or "
-            f"choose combine: {AVERAGE}."
+            f"Connect one negative_image for all, or as many as images, or set combine to {AVERAGE}: there are "
+            f"{len(uncond)} negative images for {len(cond)} images."
         )
     cond, uncond = (_projected(adapter, embeds) for embeds in (cond, uncond))
     return ImageTokens(cond, uncond.expand(len(cond), -1, -1), each_its_own=combine == EACH)
@@ -60,21 +61,22 @@ def _embeds(adapter: Adapter, clip_vision: Any, images: Tensor) -> Tensor:
         comfy.model_management.load_models_gpu([adapter.style_encoder])
         embeds = adapter.style_encoder.model(prepared(images).to(adapter.style_encoder.load_device))
     elif clip_vision is None:
-        raise ValueError(f"{adapter.name} needs a CLIP_VISION{_of_width(takes, features)}: connect Load CLIP Vision.")
+        raise ValueError(
+            f"Connect Load CLIP Vision to clip_vision: {adapter.name} needs one{_of_width(takes, features)}."
+        )
     else:
         seen = clip_vision.encode_image(images)
         embeds = seen.image_embeds if takes == POOLED else seen.penultimate_hidden_states
     if embeds.shape[-1] != features:
         raise ValueError(
-            f"{adapter.name} was made for a CLIP vision of width {features}{_of_width(takes, features)}, but the "
-            f"connected one gives {embeds.shape[-1]}{_of_width(takes, embeds.shape[-1])}. Load the other one, or the "
-            "adapter that was made for this one."
+            f"Load another CLIP vision, or the adapter that was made for this one: {adapter.name} was made for one of "
+            f"width {features}{_of_width(takes, features)}, and the connected one gives {embeds.shape[-1]}"
+            f"{_of_width(takes, embeds.shape[-1])}."
         )
     if not embeds.isfinite().all():
         raise ValueError(
-            f"the embeddings of the image for {adapter.name} have NaN or infinite values, so every picture would be "
-            "black. Check that the image is one (an earlier node may have failed), that the file of the CLIP vision is "
-            "whole, or start ComfyUI with --fp32-text-enc."
+            "Download the file of the CLIP vision again, or start ComfyUI with --fp32-text-enc: the embeddings of the "
+            f"image for {adapter.name} have NaN or infinite values, so every picture would be black."
         )
     return embeds
 
@@ -99,7 +101,7 @@ def _projected(adapter: Adapter, embeds: Tensor) -> Tensor:
     comfy.model_management.load_models_gpu([adapter.weights])
     tokens = adapter.network.projection(embeds.to(adapter.weights.load_device, torch.float32))
     if not tokens.isfinite().all():
-        raise ValueError(f"{adapter.name} makes NaN of finite embeddings: its file is damaged. Download it again.")
+        raise ValueError(f"Download {adapter.name} again: it is damaged, and makes NaN of finite embeddings.")
     return tokens.to(comfy.model_management.intermediate_device())
 
 
@@ -108,15 +110,15 @@ def matching_layers(model: ModelPatcher, adapter: Adapter) -> list[Layer]:
     layers = cross_attention_layers(model)
     if not layers:
         raise ValueError(
-            f"{adapter.name} is for SD1.5 or SDXL, but the connected MODEL is {type(model.model).__name__}, which has "
-            "no cross-attention for it."
+            f"Connect a MODEL of SD1.5 or SDXL, for which {adapter.name} is: this one is {type(model.model).__name__}, "
+            "which has no cross-attention for it."
         )
     network = adapter.network
     ours, theirs = (network.widths, network.projection.width), ([layer.width for layer in layers], layers[0].context)
     if ours != theirs:
         raise ValueError(
-            f"{adapter.name} is for {_described(*ours)}, but the connected MODEL ({type(model.model).__name__}) has "
-            f"{_described(*theirs)}. Choose an adapter for this MODEL, or the MODEL for this adapter."
+            f"Choose an adapter for this MODEL, or the MODEL for this adapter: {adapter.name} is for "
+            f"{_described(*ours)}, and the MODEL ({type(model.model).__name__}) has {_described(*theirs)}."
         )
     return layers
 
@@ -187,14 +189,16 @@ class CleanStyleIPAdapterLoader(Node):
         return [path and Path(path).stat().st_mtime_ns for path in paths]
 
     @classmethod
-    def validate_inputs(cls, ip_adapter, style_encoder=NO_ENCODER):
-        """In place of the host's own check, which does not say where to put one. A connected input is not known yet."""
-        for name in (ip_adapter, style_encoder):
-            if name not in (None, NO_ENCODER) and not folder_paths.get_full_path(FOLDER, name):
-                asked = f"there is no IP-Adapter file {name!r}" if name else "no IP-Adapter file is chosen"
-                where = " or ".join(folder_paths.get_folder_paths(FOLDER))
-                return f"{asked}. Put one into {where}, press R in the browser, and choose it."
-        return True
+    def validate_inputs(cls, ip_adapter):
+        """In place of the host's own check, which does not say where to put one. A connected input is not known yet.
+
+        Of style_encoder the host's will do: it would show what is said here once for each input that is named.
+        """
+        if ip_adapter is None or folder_paths.get_full_path(FOLDER, ip_adapter):
+            return True
+        asked = f"there is no file {ip_adapter!r}" if ip_adapter else "no file is chosen"
+        where = " or ".join(folder_paths.get_folder_paths(FOLDER))
+        return f"Put an IP-Adapter into {where}, press R in the browser, and choose it: {asked}."
 
     @classmethod
     def execute(cls, ip_adapter, style_encoder=NO_ENCODER):
@@ -214,7 +218,7 @@ class CleanStyleIPAdapter(Node):
             "CleanStyle after it to take only the style.",
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5 or SDXL, also with image prompts on it already."),
-                IPAdapterType.Input("ip_adapter", tooltip="From CleanStyleIPAdapterLoader, made for this MODEL."),
+                IPAdapterType.Input("ip_adapter", tooltip="From CleanStyle IP-Adapter Loader, made for this MODEL."),
                 io.Image.Input("image", tooltip="One or more. Of each, the middle square is seen."),
                 io.Float.Input(
                     "weight",
@@ -298,9 +302,12 @@ class CleanStyleIPAdapter(Node):
     ):
         if start_percent >= end_percent:
             raise ValueError(
-                f"start_percent {start_percent:g} is not before end_percent {end_percent:g}, so the image would never "
-                "act. Set the start lower; weight 0 switches it off."
+                f"Set start_percent below end_percent: they are {start_percent:g} and {end_percent:g}, so the image "
+                "would never act. Weight 0 switches it off."
             )
+        image = pictures(image, "image")
+        negative_image = None if negative_image is None else pictures(negative_image, "negative_image")
+        mask = None if mask is None else Mask(masks(mask, "mask"))
         layers = matching_layers(model, ip_adapter)
         chosen = set(chosen_layers(layers, blocks, block_list))
         tokens = image_tokens(ip_adapter, clip_vision, image, negative_image, combine)
@@ -311,7 +318,7 @@ class CleanStyleIPAdapter(Node):
             tokens,
             [(number, layer) for number, layer in enumerate(layers) if layer in chosen],
             weight=weight,
-            mask=None if mask is None else Mask(mask),
+            mask=mask,
             sigma_start=float(sampling.percent_to_sigma(start_percent)),
             sigma_end=float(sampling.percent_to_sigma(end_percent)),
         )

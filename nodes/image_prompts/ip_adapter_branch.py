@@ -9,8 +9,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..host.halves import UNCONDITIONAL
 from .attention import attend
-from .branches import PLAIN, UNCONDITIONAL, Change
+from .branches import PLAIN, Change
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """IP-Adapter files: where they lie, what they hold, and which kind one is."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,25 +9,22 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...sid_core.files.tensors import read_tensors
+from .ip_adapter_names import IMAGE, by_part
+from .ip_adapter_names import STYLE as STYLE_PART
 from .ip_adapter_networks import (
+    HIDDEN,
+    POOLED,
+    STYLE,
     HiddenProjection,
     IPAdapter,
     Resampler,
     StyleProjections,
     TokenProjection,
-    numbered,
-    under,
 )
-from .styleshot import StyleEncoder
+from .styleshot import SIZE, StyleEncoder
+from .tensor_files import tensors_of
 
 FOLDER = "ipadapter"
-# Training programs name the parts otherwise than the published files do.
-PARTS = {
-    "image_proj.": ("image_proj.", "image_proj_model."),
-    "ip_adapter.": ("ip_adapter.", "adapter_modules."),
-    "style_proj.": ("style_image_proj_modules.",),
-}
 INSIGHTFACE_WIDTH = 512  # of a face embedding, which no CLIP vision has
 ENCODER_KEY = "style_embeddings.0"
 
@@ -56,106 +52,92 @@ def register_folder() -> None:
 def load_adapter(path: Path, style_encoder: Path | None = None) -> Adapter:
     """The IP-Adapter in a file, and StyleShot's encoder where it is one of StyleShot.
 
-    Raises ValueError for a file that is no IP-Adapter of a kind that is supported, saying what it is, or where
-    style_encoder is missing or not wanted; NotACheckpointError for a broken one.
+    Raises ValueError for a file that is no whole IP-Adapter of a kind that is supported, saying what it is, or where
+    style_encoder is missing or not wanted.
     """
-    tensors = _by_part(path, _read(path))
-    layers = numbered(under(tensors, "ip_adapter."), "")
-    projection = _projection(path, tensors)
-    network = IPAdapter(projection, layers)
-    if projection.width != network.to_k_ip[0].in_features:
+    tensors = tensors_of(path)
+    if ENCODER_KEY in tensors:
         raise ValueError(
-            f"{path.name} is damaged or mixed from two: its image tokens have {projection.width} channels, but its "
-            f"layers want {network.to_k_ip[0].in_features}. Download it again."
+            f"Choose {path.name} as style_encoder, and StyleShot's ip.bin as ip_adapter: it is StyleShot's encoder."
         )
-    for weights, values in ((network.to_k_ip, "to_k_ip.weight"), (network.to_v_ip, "to_v_ip.weight")):
-        for layer, module in zip(layers, weights, strict=True):
-            module.load_state_dict({"weight": layer[values]})
+    parts, layers = _parts(path, tensors)
+    projection = _projection(path, parts[IMAGE], parts[STYLE_PART])
+    _check_layers(path, layers, projection.width)
+    network = IPAdapter(projection, layers)
+    for modules, which in ((network.to_k_ip, "k"), (network.to_v_ip, "v")):
+        for layer, module in zip(layers, modules, strict=True):
+            module.load_state_dict({"weight": layer[which]})
     wants_encoder = isinstance(projection, StyleProjections)
     if wants_encoder and style_encoder is None:
         raise ValueError(
-            f"{path.name} is a StyleShot adapter, which sees images through an encoder of its own: choose StyleShot's "
-            "style_aware_encoder.bin as style_encoder."
+            f"Set style_encoder to StyleShot's style_aware_encoder.bin: {path.name} is a StyleShot adapter, which sees "
+            "images through an encoder of its own."
         )
     if style_encoder is not None and not wants_encoder:
         raise ValueError(
-            f"{path.name} is not a StyleShot adapter, so it has no use for {style_encoder.name}: set style_encoder to "
-            "'none', and connect a CLIP_VISION to CleanStyleIPAdapter."
+            "Set style_encoder to 'none', and connect a CLIP_VISION to CleanStyle IP-Adapter: "
+            f"{path.name} is no StyleShot adapter, and has no use for {style_encoder.name}."
         )
     return Adapter(path.name, _managed(network), _load_encoder(style_encoder) if style_encoder else None)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file by flat names. Pickled files are opened without running what they may hold."""
-    if path.suffix.lower() in (".safetensors", ".sft"):
-        return read_tensors(path)[0]
+def _parts(path: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """As `by_part`. Raises ValueError where it is no IP-Adapter that we run."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
-        said = " ".join([type(error).__name__, *str(error).split()])
-        raise ValueError(
-            f"{path.name} can't be opened as a file of tensors alone ({said[:200]}). It is truncated, of another kind, "
-            "or holds code, which is not run; download it again, as .safetensors if there is one."
-        ) from error
-    return _flat(content) if isinstance(content, dict) else {}
-
-
-def _flat(content: dict, prefix: str = "") -> dict[str, Tensor]:
-    found = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, Tensor):
-            found[f"{prefix}{name}"] = value
-    return found
-
-
-def _by_part(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that matter, by the names of published files. Raises ValueError where it is no IP-Adapter we run."""
-    known = {
-        part + name: tensor
-        for part, prefixes in PARTS.items()
-        for prefix in prefixes
-        for name, tensor in under(tensors, prefix).items()
-    }
-    said = f"{path.name} is not an IP-Adapter for SD1.5 or SDXL"
-    if ENCODER_KEY in tensors:
-        raise ValueError(
-            f"{said} but StyleShot's encoder: choose it as style_encoder, and StyleShot's ip.bin as the adapter."
-        )
-    _refuse_faces(path, known)
-    keys, values = (
-        {name for name in known if name.startswith("ip_adapter.") and name.endswith(f".to_{x}_ip.weight")} for x in "kv"
-    )
-    if not keys or keys != {name.replace(".to_v_ip.", ".to_k_ip.") for name in values}:
+        parts, layers = by_part(tensors)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    _refuse_faces(path, tensors, parts[IMAGE])
+    if not layers:
         some = ", ".join(list(tensors)[:3]) or "no tensors"
         raise ValueError(
-            f"{said}: it has no ip_adapter.1.to_k_ip.weight and so on, but {some}. Choose a file such as "
-            "ip-adapter_sd15.safetensors or ip-adapter-plus_sdxl_vit-h.safetensors."
+            "Choose an IP-Adapter for SD1.5 or SDXL, such as ip-adapter_sd15.safetensors or "
+            f"ip-adapter-plus_sdxl_vit-h.safetensors: {path.name} has no ip_adapter.1.to_k_ip.weight and so on, "
+            f"but {some:.200}."
         )
-    return {name: tensor for name, tensor in known.items() if not name.startswith("ip_adapter.")} | {
-        name: known[name] for name in keys | values
-    }
+    wanted = {name: tensor for part in parts.values() for name, tensor in part.items()}
+    wanted |= {f"{number}.to_{which}_ip": layer[which] for number, layer in enumerate(layers) for which in layer}
+    _check_numbers(path, wanted)
+    return parts, layers
 
 
-def _refuse_faces(path: Path, tensors: dict[str, Tensor]) -> None:
-    names = under(tensors, "image_proj.")
+def _damaged(path: Path, said: str) -> ValueError:
+    return ValueError(f"Download {path.name} again: it is damaged or not whole, {' '.join(said.split())[:300]}.")
+
+
+def _check_numbers(path: Path, tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
+            raise _damaged(path, f"{name} is of {tensor.dtype} ({tensor.layout}) where floating point is expected")
+        if not tensor.float().isfinite().all():
+            raise _damaged(path, f"{name} has NaN or infinite values")
+
+
+def _check_layers(path: Path, layers: list[dict[str, Tensor]], width: int) -> None:
+    for number, layer in enumerate(layers):
+        shapes = [tuple(layer[which].shape) for which in "kv"]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
+            raise _damaged(path, f"layer {number} has keys of shape {shapes[0]} and values of {shapes[1]}")
+        if shapes[0][1] != width:
+            raise _damaged(path, f"its image tokens have {width} channels, but layer {number} wants {shapes[0][1]}")
+
+
+def _refuse_faces(path: Path, tensors: dict[str, Tensor], names: dict[str, Tensor]) -> None:
     face_network = "proj.2.weight" in names and "proj.3.weight" not in names
     resampled = names.get("proj_in.weight")
     if (
         face_network
         or any(name.startswith("perceiver_resampler.") for name in names)
-        or any("_lora." in name for name in tensors)
-        or (resampled is not None and resampled.shape[1] == INSIGHTFACE_WIDTH)
+        or any(name.startswith("ip_adapter.") and "_lora." in name for name in tensors)
+        or (resampled is not None and resampled.shape[1:] == (INSIGHTFACE_WIDTH,))
     ):
         raise ValueError(
-            f"{path.name} is a FaceID adapter, which knows faces by InsightFace and not by CLIP vision. It is not "
-            "supported here: use IPAdapter_plus's FaceID nodes; CleanStyle works on their MODEL as well."
+            f"Use IPAdapter_plus's FaceID nodes for {path.name}, CleanStyle works on their MODEL as well: it is a "
+            "FaceID adapter, which knows faces by InsightFace and not by CLIP vision."
         )
 
 
-def _projection(path: Path, tensors: dict[str, Tensor]) -> nn.Module:
-    image, style = under(tensors, "image_proj."), under(tensors, "style_proj.")
+def _projection(path: Path, image: dict[str, Tensor], style: dict[str, Tensor]) -> nn.Module:
     kinds = {
         "latents": (Resampler, image),
         "proj.3.weight": (HiddenProjection, image),
@@ -164,10 +146,10 @@ def _projection(path: Path, tensors: dict[str, Tensor]) -> nn.Module:
     }
     for name, (kind, part) in kinds.items():
         if name in part:
-            return _filled(path, kind, part)
+            return _tried(path, _filled(path, kind, part))
     raise ValueError(
-        f"{path.name} has the layers of an IP-Adapter, but makes image tokens in a way that is not known here: "
-        f"{', '.join(list(image)[:4]) or 'there is nothing for it'}. Supported are base, plus, full-face and StyleShot."
+        f"Choose an IP-Adapter of another kind (base, plus, full-face or StyleShot): {path.name} makes image tokens "
+        f"in a way that is not known here, with {', '.join(list(image)[:4]) or 'nothing for it'}."
     )
 
 
@@ -175,24 +157,42 @@ def _filled(path: Path, kind: type[nn.Module], tensors: dict[str, Tensor]) -> nn
     try:
         network = kind(tensors)
         network.load_state_dict(tensors)
-    except (KeyError, IndexError, RuntimeError) as error:
-        raise ValueError(
-            f"{path.name} has only a part of a {kind.__name__} ({' '.join(str(error).split())[:300]}). Download it "
-            "again."
-        ) from error
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(path, f"it has only a part of a {kind.__name__} ({error})") from error
     return network
 
 
+def _tried(path: Path, projection: nn.Module) -> nn.Module:
+    """The projection, whose image tokens are as wide as they should be."""
+    shape = {POOLED: (1,), HIDDEN: (1, 2), STYLE: (1, len(list(projection.children())))}[projection.takes]
+    tokens = _shapes_run(path, projection, torch.empty(*shape, projection.features, device="meta"))
+    if tokens.ndim != 3 or tokens.shape[-1] != projection.width or 0 in tokens.shape:
+        raise _damaged(path, f"it makes image tokens of shape {tuple(tokens.shape)}")
+    return projection
+
+
+def _shapes_run(path: Path, network: nn.Module, given: Tensor) -> Tensor:
+    """What a network makes of a meta tensor, at no cost. Sizes that don't fit each other show in a run alone."""
+    shapes = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+    try:
+        return torch.func.functional_call(network, shapes, (given,))
+    except (RuntimeError, ValueError) as error:
+        raise _damaged(path, f"its sizes don't fit each other ({error})") from error
+
+
 def _load_encoder(path: Path) -> ModelPatcher:
-    tensors = _read(path)
+    tensors = tensors_of(path)
     if ENCODER_KEY not in tensors:
         raise ValueError(
-            f"{path.name} is not StyleShot's encoder: it has {', '.join(list(tensors)[:3]) or 'no tensors'}. Choose "
-            "style_aware_encoder.bin."
+            "Set style_encoder to StyleShot's style_aware_encoder.bin: "
+            f"{path.name} is another file, with {', '.join(list(tensors)[:3]) or 'no tensors':.200}."
         )
     # A buffer of counted numbers, which some versions of the program's libraries write.
     wanted = {name: tensor for name, tensor in tensors.items() if not name.endswith(".position_ids")}
-    return _managed(_filled(path, StyleEncoder, wanted))
+    _check_numbers(path, wanted)
+    encoder = _filled(path, StyleEncoder, wanted)
+    _shapes_run(path, encoder, torch.empty(1, 3, SIZE, SIZE, device="meta"))
+    return _managed(encoder)
 
 
 def _managed(network: nn.Module) -> ModelPatcher:

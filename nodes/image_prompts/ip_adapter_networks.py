@@ -121,13 +121,16 @@ class StyleProjections(nn.ModuleList):
 
 
 class IPAdapter(nn.Module):
-    """A whole file: the projection to image tokens, and the keys and values of each cross-attention layer in order."""
+    """A whole file: the projection to image tokens, and the keys and values of each cross-attention layer in order.
+
+    layers: of each, the weights by "k" and "v".
+    """
 
     def __init__(self, projection: nn.Module, layers: list[dict[str, Tensor]]):
         super().__init__()
         self.projection = projection
-        self.to_k_ip = nn.ModuleList(linear_like(layer["to_k_ip.weight"]) for layer in layers)
-        self.to_v_ip = nn.ModuleList(linear_like(layer["to_v_ip.weight"]) for layer in layers)
+        self.to_k_ip = nn.ModuleList(linear_like(layer["k"]) for layer in layers)
+        self.to_v_ip = nn.ModuleList(linear_like(layer["v"]) for layer in layers)
 
     @property
     def widths(self) -> list[int]:
@@ -141,10 +144,12 @@ def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def numbered(tensors: dict[str, Tensor], prefix: str) -> list[dict[str, Tensor]]:
-    """Those called prefix0.…, prefix1.…, one dict for each number, in the order of the numbers."""
+    """Those called prefix0.…, prefix1.…, one dict for each number, in their order. Raises KeyError for other names."""
     inner = under(tensors, prefix)
-    numbers = sorted({int(name.partition(".")[0]) for name in inner})
-    return [under(inner, f"{number}.") for number in numbers]
+    numbers = {name.partition(".")[0] for name in inner}
+    if numbers != {str(number) for number in range(len(numbers))}:
+        raise KeyError(f"{prefix}0 to {prefix}{len(numbers) - 1}")
+    return [under(inner, f"{number}.") for number in range(len(numbers))]
 
 
 def linear_like(weight: Tensor, bias: bool = False) -> nn.Module:

@@ -1,5 +1,8 @@
 """Few-step sampling: the sigmas, the sampler, and both with their guider in one node."""
 
+import itertools
+import math
+
 import comfy.k_diffusion.sampling
 import comfy.sample
 import comfy.samplers
@@ -14,6 +17,7 @@ from ...sid_core.words import log
 from ..host.latents import model_latent
 from ..host.model import sampler_process, sigmas_for
 from ..host.node import Node
+from ..host.say import in_words
 from ..sampling.attached import student_info
 
 AUTO = "as trained"
@@ -23,6 +27,8 @@ def sample_few_step(
     model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, noise_mode: str = AUTO
 ) -> Tensor:
     """The method's sampler in the host's form (k-diffusion): x is noised already, model(x, sigma) is clean."""
+    if len(sigmas) < 2:  # where SplitSigmas leaves nothing to do, as the host's own samplers have it
+        return x
     extra_args = extra_args or {}
     guider = model.inner_model
     process = sampler_process(guider.inner_model.model_sampling)
@@ -50,6 +56,31 @@ def sample_few_step(
     )
 
 
+class FewStepSampler(comfy.samplers.KSAMPLER):
+    """A SAMPLER that is `sample_few_step`."""
+
+    def __init__(self, noise_mode: str):
+        super().__init__(sample_few_step, {"noise_mode": noise_mode})
+
+    def sample(self, model_wrap, sigmas: Tensor, *args, **kwargs) -> Tensor:
+        with in_words():  # on the node that samples
+            check_sigmas(sigmas)
+        return super().sample(model_wrap, sigmas, *args, **kwargs)
+
+
+def check_sigmas(sigmas: Tensor) -> None:
+    """Raise ValueError unless these are noise levels on the way down: above 0 until the last, which may be 0."""
+    connect = "Connect a scheduler such as SiD Scheduler to the sampler's sigmas"
+    if sigmas.ndim != 1:
+        raise ValueError(f"{connect}: they are of shape {tuple(sigmas.shape)}; expected one list of noise levels.")
+    levels = sigmas.tolist()
+    shown = f"{', '.join(f'{level:g}' for level in levels[:6])}{', …' * (len(levels) > 6)}"
+    if not all(math.isfinite(level) and level >= 0 for level in levels) or 0 in levels[:-1]:
+        raise ValueError(f"{connect}: they are {shown}; expected numbers above 0, but for the last.")
+    if any(after > before for before, after in itertools.pairwise(levels)):
+        raise ValueError(f"{connect}, or take FlipSigmas out: they are {shown}; expected them to fall.")
+
+
 def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
     """SIGMAS for the asked steps and t_init, where 0 is what the student says. Warns where they contradict it.
 
@@ -58,8 +89,8 @@ def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
     info = student_info(model)
     if steps == 0 and info is None:
         raise ValueError(
-            "steps is 0, which means 'as the student was trained', but this MODEL is not a SiD student. Give a number "
-            "of steps (1 or more), or connect SiDLoadStudent, SiDDistill or a student of SiDDemoModel."
+            "Set steps to 1 or more, or connect a student (SiD Load Student, SiD Distill or a student of SiD Demo "
+            "Model): steps is 0, as the student was trained, but this MODEL is no SiD student."
         )
     if info is not None:
         for name, asked, trained in (("steps", steps, info.steps), ("t_init", t_init, info.t_init)):
@@ -107,7 +138,7 @@ class SiDScheduler(Node):
             node_id="SiDScheduler",
             display_name="SiD Scheduler",
             category="SiD/sampling",
-            description="The sigmas a SiD student was trained on. For SamplerCustom(Advanced), with SiDSampler or lcm.",
+            description="The sigmas a SiD student was trained on. For SamplerCustom(Advanced) with SiD Sampler or lcm.",
             inputs=[
                 io.Model.Input("model", tooltip="The student, or any SD- or flow-type model."),
                 *_schedule_inputs(),
@@ -127,14 +158,14 @@ class SiDSampler(Node):
             node_id="SiDSampler",
             display_name="SiD Sampler",
             category="SiD/sampling",
-            description="The few-step sampler for SamplerCustom(Advanced), at CFG 1 with SiDScheduler's sigmas.",
+            description="The few-step sampler for SamplerCustom(Advanced), at CFG 1 with SiD Scheduler's sigmas.",
             inputs=[_noise_mode_input()],
             outputs=[io.Sampler.Output(display_name="sampler")],
         )
 
     @classmethod
     def execute(cls, noise_mode):
-        return io.NodeOutput(comfy.samplers.KSAMPLER(sample_few_step, {"noise_mode": noise_mode}))
+        return io.NodeOutput(FewStepSampler(noise_mode))
 
 
 class SiDGenerate(Node):
@@ -175,7 +206,7 @@ class SiDGenerate(Node):
         samples = guider.sample(
             comfy.sample.prepare_noise(latent, seed),
             latent,
-            comfy.samplers.KSAMPLER(sample_few_step, {"noise_mode": noise_mode}),
+            FewStepSampler(noise_mode),
             sigmas,
             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
             seed=seed,

@@ -1,7 +1,11 @@
-"""The guiders: one wire that shows the guided teacher in SamplerCustomAdvanced and tells SiDDistill how to use it."""
+"""The guiders: one wire that shows the guided teacher in SamplerCustomAdvanced and tells SiD Distill how to use it."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import comfy.model_patcher
+import comfy.sampler_helpers
 import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -10,23 +14,23 @@ from torch import Tensor
 from ...sid_core.method.guidance import Guidance, steer_away
 from ..host.node import Node
 from ..host.weights import with_ordinary_weights
+from .patches import on_the_run
 
 WEAKER = "sid_weaker"
 
 
 class SiDGuider(comfy.samplers.CFGGuider):
-    """Predicts as the teacher does in a distillation: with κ4, and away from a weaker model if there is one."""
+    """Predicts as the teacher does in a distillation: with κ4, and away from a weaker model if there is one.
+
+    What is on either MODEL (attention patches, wrappers, functions of its guidance) acts on its own prediction.
+    """
 
     def __init__(self, model: ModelPatcher, guidance: Guidance, weaker: ModelPatcher | None, strength: float):
         self.weaker = weaker if strength != 0 else None
         self.strength = strength
         self.guidance = guidance
         if self.weaker is not None:
-            if self.weaker.model is model.model:
-                raise ValueError(
-                    "weaker_model shares its weights with model, so both can't be loaded at once. Load it with a "
-                    "loader of its own (a full checkpoint instead of a LoRA or student on the same MODEL)."
-                )
+            _check_weaker(model, self.weaker)
             model = model.clone()
             model.set_additional_models(WEAKER, [self.weaker])
         super().__init__(model)
@@ -46,26 +50,61 @@ class SiDGuider(comfy.samplers.CFGGuider):
     def outer_sample(self, *args, **kwargs) -> Tensor:
         if self.weaker is None:
             return super().outer_sample(*args, **kwargs)
-        # The host loads the weaker model with the other one, but makes only that one ready to be called.
-        self.weaker.pre_run()
-        try:
+        with self._weaker_ready():
             return super().outer_sample(*args, **kwargs)
+
+    @contextmanager
+    def _weaker_ready(self) -> Iterator[None]:
+        """Within it the weaker model has a guider of its own. The host loads it with the other, but readies only that.
+
+        As `CFGGuider.sample` and `outer_sample` do it for the one model that they know.
+        """
+        weaker = self.weaker
+        self.weaker_guider = guider = SiDGuider(weaker, self.guidance, None, 0.0)
+        guider.inner_model = weaker.model
+        guider.model_options = options = comfy.model_patcher.create_model_options_clone(weaker.model_options)
+        comfy.sampler_helpers.prepare_model_patcher(weaker, self.conds, options)
+        comfy.samplers.cast_to_load_options(options, device=weaker.load_device, dtype=weaker.model_dtype())
+        weaker.pre_run()
+        try:
+            yield
         finally:
-            self.weaker.cleanup()
+            del self.weaker_guider
+            weaker.cleanup()
+            comfy.samplers.cast_to_load_options(options, device=weaker.offload_device)
+            weaker.restore_hook_patches()
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None) -> Tensor:
-        clean = self._guided(self.inner_model, x, timestep, model_options or {}, seed)
-        if self.weaker is None:
-            return clean
-        return steer_away(clean, self._guided(self.weaker.model, x, timestep, {}, seed), self.strength)
-
-    def _guided(self, network, x: Tensor, sigma: Tensor, model_options: dict, seed) -> Tensor:
         """The host's own guidance, so that its hooks and other packs' patches apply; it does one forward for κ = 1."""
+        model_options = model_options or {}
         positive, negative, scale = self.conds["positive"], self.conds["negative"], self.cfg
         if scale == 0:
             positive, scale = negative, 1.0
-        return comfy.samplers.sampling_function(
-            network, x, sigma, negative, positive, scale, model_options=model_options, seed=seed
+        clean = comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, negative, positive, scale, model_options=model_options, seed=seed
+        )
+        if self.weaker is None:
+            return clean
+        return steer_away(clean, self._of_weaker(x, timestep, model_options, seed), self.strength)
+
+    def _of_weaker(self, x: Tensor, timestep: Tensor, model_options: dict, seed) -> Tensor:
+        guider = self.weaker_guider
+        guider.conds = self.conds
+        of_this_run = model_options.get("transformer_options", {}).get("sample_sigmas")
+        inner = guider.model_options["transformer_options"] | {"sample_sigmas": of_this_run}
+        return guider(x, timestep, guider.model_options | {"transformer_options": inner}, seed)
+
+
+def _check_weaker(model: ModelPatcher, weaker: ModelPatcher) -> None:
+    if weaker.model is model.model:
+        raise ValueError(
+            "Load weaker_model with a loader of its own: it shares its weights with model, so both can't be loaded at "
+            "once. Of a LoRA or student on the same MODEL, use a full checkpoint."
+        )
+    if names := on_the_run(weaker):
+        raise ValueError(
+            f"Take {', '.join(names)} off weaker_model: what it does to the whole run can be done for model alone. "
+            "Patches of attention, of blocks and of guidance may stay."
         )
 
 
@@ -78,7 +117,8 @@ def _inputs(*strategy: io.Input) -> list[io.Input]:
         io.Model.Input(
             "weaker_model",
             optional=True,
-            tooltip="A worse model of the same kind, such as an earlier checkpoint, to move predictions away from.",
+            tooltip="A worse model of the same kind, such as an earlier checkpoint, to move predictions away from. "
+            "What is on it (IP-Adapter, FreeU and such) acts on its predictions.",
         ),
         io.Float.Input(
             "weaker_strength",
@@ -160,7 +200,7 @@ class SiDAntiCFGGuider(Node):
                     max=0.0,
                     step=0.1,
                     tooltip="κ of the fake score, -10 to 0. The paper gives no value; -1 is where to begin. 0 is "
-                    "Zero-CFG. Only SiDDistill uses it.",
+                    "Zero-CFG. Only SiD Distill uses it.",
                 )
             ),
             outputs=[io.Guider.Output(display_name="guider")],

@@ -179,13 +179,18 @@ def test_half_precision_stays_so(execute, dtype):
 def test_conditionings_that_do_not_belong_together_are_refused(execute):
     text, other = tiny_models.conditioning(1), tiny_models.conditioning(2)
     with_style = styled(text, picture())
-    with pytest.raises(ValueError, match=r"neither the first nor the last.*11.*comes out of StyleModelApply"):
+    with pytest.raises(
+        ValueError,
+        match=r"^Connect the CONDITIONING that comes out of Apply Style Model.*neither the first nor the last.*11",
+    ):
         execute(with_style, other)
-    with pytest.raises(ValueError, match=r"5 tokens and without_style 5, so no picture's tokens were added.*goes into"):
+    with pytest.raises(
+        ValueError, match=r"^Connect the.*goes into.*5 tokens and without_style 5, so no picture's tokens were added"
+    ):
         execute(text, text)
-    with pytest.raises(ValueError, match="2 entries and without_style 1"):
+    with pytest.raises(ValueError, match="^Connect the.*2 entries and without_style 1"):
         execute([*with_style, *with_style], text)
-    with pytest.raises(ValueError, match="negative has tokens of 8 numbers and with_style of 16"):
+    with pytest.raises(ValueError, match="^Connect a CLIPTextEncode of the same CLIP.*8 numbers and with_style's 16"):
         execute(with_style, text, negative=[[torch.zeros(1, 5, 8), {}]])
 
 

@@ -218,7 +218,7 @@ def test_one_negative_image_serves_all(tmp_path, vision):
     assert_same(
         sampled(file.node(model, vision, two, combine="concat", negative_image=negative)), expected, sampled(model)
     )
-    with pytest.raises(ValueError, match="3 negative images for 2 images"):
+    with pytest.raises(ValueError, match="^Connect one negative_image.*3 negative images for 2 images"):
         file.node(model, vision, two, combine="concat", negative_image=images(3))
 
 

@@ -59,6 +59,124 @@ def test_a_training_programs_names(tmp_path):
     assert load(tmp_path / "pytorch_model.bin").network.widths == WIDTHS
 
 
+PLACES = [  # of diffusers' attention processors in the order it lists them, where the middle block is the last
+    *("down_blocks.0.attentions.0", "down_blocks.1.attentions.0", "up_blocks.0.attentions.0"),
+    *("up_blocks.0.attentions.1", "up_blocks.1.attentions.0", "up_blocks.1.attentions.1", "mid_block.attentions.0"),
+]
+PROCESSOR = "transformer_blocks.0.attn2.processor"
+
+
+def placed(parts, prefix="", suffix="weight"):
+    """The layers by the names of their places, in the order of the alphabet."""
+    layers = {}
+    for number, place in enumerate(PLACES):
+        for which in ("to_k_ip", "to_v_ip"):
+            weight = parts["ip_adapter"][f"{2 * number + 1}.{which}.weight"]
+            layers[f"{prefix}{place}.{PROCESSOR}.{which}.{suffix}"] = weight
+    return dict(sorted(layers.items()))
+
+
+def training_names(parts):
+    """By the program that writes them: names of the image's part and of the layers."""
+    image = {f"image_proj_model.{name}": tensor for name, tensor in parts["image_proj"].items()}
+    published = flat(parts)
+    numbered = {f"adapter_modules.{name}": tensor for name, tensor in parts["ip_adapter"].items()}
+    diffusers = {name.replace("proj.", "image_embeds.", 1): tensor for name, tensor in parts["image_proj"].items()}
+    diffusers = {f"encoder_hid_proj.image_projection_layers.0.{name}": tensor for name, tensor in diffusers.items()}
+    unet = {"unet.conv_in.weight": Draw(0)(2), "unet.down_blocks.0.attentions.0.proj_in.weight": Draw(0)(2)}
+    return {
+        "the authors', whole": image | numbered | unet | placed(parts, "unet."),
+        "accelerate, without what is there twice": image | unet | placed(parts, "unet."),
+        "distributed": {f"module.{name}": tensor for name, tensor in (image | numbered | unet).items()},
+        "compiled": {f"_orig_mod.module.{name}": tensor for name, tensor in (image | numbered).items()},
+        "diffusers": diffusers | placed(parts, suffix="0.weight"),
+        "places in a published file": {n: t for n, t in published.items() if n.startswith("image_proj.")}
+        | placed(parts, "ip_adapter."),
+        "with gaps": {n.replace("ip_adapter.1.", "ip_adapter.0."): t for n, t in published.items()},
+    }
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("program", list(training_names(adapter_tensors("base", WIDTHS, CONTEXT))))
+def test_names_of_training_programs(tmp_path, program, suffix):
+    parts = adapter_tensors("base", WIDTHS, CONTEXT)
+    path, named = tmp_path / f"model.{suffix}", training_names(parts)[program]
+    if suffix == "bin":
+        torch.save(named, path)
+    else:
+        save_file({name: tensor.clone() for name, tensor in named.items()}, path)
+    write_adapter(tmp_path / "published.bin", "base", parts)
+    expected, found = load(tmp_path / "published.bin").network, load(path).network
+    torch.testing.assert_close(dict(found.state_dict()), dict(expected.state_dict()), rtol=0, atol=0)
+
+
+WEIGHT, BIAS = "ip_adapter.3.to_k_ip.weight", "image_proj.proj.bias"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ip_adapter.03.to_k_ip.weight": torch.zeros(64, 16)}, "layer 3 is there twice"),
+        ({"ip_adapter.3.to_v_ip.weight": None}, "layer 3 has to_k_ip alone"),
+        ({WEIGHT: torch.full((64, 16), torch.nan)}, "has NaN or infinite values"),
+        ({BIAS: torch.full((48,), torch.inf)}, "proj.bias has NaN or infinite values"),
+        ({WEIGHT: torch.zeros(64, 16, dtype=torch.int8)}, "is of torch.int8"),
+        ({WEIGHT: torch.zeros(64, 12)}, r"keys of shape \(64, 12\) and values of \(64, 16\)"),
+        ({WEIGHT: torch.zeros(())}, r"keys of shape \(\)"),
+        ({WEIGHT: torch.zeros(0, 16)}, r"keys of shape \(0, 16\)"),
+        ({"image_proj.proj.weight": torch.zeros(50, 24)}, "part of a TokenProjection"),
+        ({"image_proj.proj.weight": torch.zeros(50, 24), BIAS: torch.zeros(50)}, "sizes don't fit each other"),
+        ({"image_proj.proj.weight": torch.zeros(())}, "part of a TokenProjection"),
+        ({"image_proj.norm.bias": None}, "part of a TokenProjection"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=f"^Download adapter.safetensors again: .*{said}"):
+        load(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_proj.layers.1.0.to_q.weight": torch.zeros(100, 16)}, "sizes don't fit each other"),
+        ({"image_proj.latents": torch.zeros(1, 3, 20)}, "sizes don't fit each other"),
+        ({"image_proj.layers.x.0.to_q.weight": torch.zeros(4, 4)}, "part of a Resampler"),
+        ({"image_proj.proj_in.weight": torch.zeros(20, 32)}, "(sizes|part)"),
+    ],
+    ids=str,
+)
+def test_resamplers_that_do_not_fit(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=f"^Download adapter.safetensors again: .*{said}"):
+        load(written(tmp_path, "plus", **changes))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    ],
+    ids=["complex", "sparse", "meta", "quantized"],
+)
+@pytest.mark.parametrize("old", [False, True])
+def test_tensors_of_other_kinds(tmp_path, made, old):
+    parts = adapter_tensors("base", WIDTHS, CONTEXT)
+    parts["ip_adapter"]["1.to_k_ip.weight"] = made(parts["ip_adapter"]["1.to_k_ip.weight"])
+    torch.save(parts, tmp_path / "kind.bin", _use_new_zipfile_serialization=not old)
+    with pytest.raises(ValueError, match=r"^Download kind\.bin again"):
+        load(tmp_path / "kind.bin")
+
+
+def test_layers_that_are_called_otherwise(tmp_path):
+    layers = {f"ip_adapter.first.to_{which}_ip.weight": torch.zeros(4, 16) for which in "kv"}
+    save_file(layers, tmp_path / "text.safetensors")
+    with pytest.raises(ValueError, match="^Choose an IP-Adapter.*text.safetensors has no"):
+        load(tmp_path / "text.safetensors")
+
+
 def test_files_are_loaded_in_their_own_precision(tmp_path):
     parts = {name: tensor.half() for name, tensor in flat(adapter_tensors("plus", WIDTHS, CONTEXT)).items()}
     save_file(parts, tmp_path / "half.safetensors")
@@ -76,7 +194,7 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
     torch.save({"ip_adapter": Harmful()}, tmp_path / "a.bin")
     (tmp_path / "b.bin").write_bytes(pickle.dumps({"ip_adapter": Harmful()}, protocol=2))
     for name in ("a.bin", "b.bin"):
-        with pytest.raises(ValueError, match=rf"{name} can't be opened.*code, which is not run"):
+        with pytest.raises(ValueError, match=rf"^Download {name} again, .*code or other things.*which is not run"):
             load(tmp_path / name)
     assert not (tmp_path / "harmful").exists()
 
@@ -94,22 +212,25 @@ def test_a_cut_file(tmp_path):
     write_adapter(tmp_path / "whole.bin", "base", adapter_tensors("base", WIDTHS, CONTEXT))
     content = (tmp_path / "whole.bin").read_bytes()
     (tmp_path / "cut.bin").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"cut\.bin can't be opened"):
+    with pytest.raises(ValueError, match=r"^Download cut\.bin again, .*it is truncated"):
         load(tmp_path / "cut.bin")
 
 
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ({"lora_unet_x.lora_up.weight": None}, "is not an IP-Adapter for SD1.5 or SDXL.*lora_unet_x"),
-        ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": None}, "is not an IP-Adapter"),
-        ({"ip_adapter.1.to_k_ip.weight": (32, 16)}, "is not an IP-Adapter"),  # keys without values
+        ({"lora_unet_x.lora_up.weight": None}, "^Choose an IP-Adapter for SD1.5 or SDXL.*other.*lora_unet_x"),
+        ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": None}, "^Choose an IP-Adapter"),
+        (
+            {"ip_adapter.1.to_k_ip.weight": (32, 16)},
+            "^Download other.*layer 1 has to_k_ip alone",
+        ),  # keys without values
         ({"ip_adapter.1.to_k_ip.weight": (32, 16), "ip_adapter.1.to_v_ip.weight": (32, 16)}, "image tokens in a way"),
     ],
 )
 def test_other_files_are_named(tmp_path, tensors, said):
     save_file({name: torch.zeros(shape or (2, 2)) for name, shape in tensors.items()}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=rf"other\.safetensors.*{said}"):
+    with pytest.raises(ValueError, match=said):
         load(tmp_path / "other.safetensors")
 
 
@@ -127,13 +248,15 @@ def test_other_files_are_named(tmp_path, tensors, said):
     ],
 )
 def test_face_adapters_are_refused_by_name(tmp_path, changes):
-    with pytest.raises(ValueError, match=r"ip-adapter-faceid\.safetensors is a FaceID adapter.*InsightFace"):
+    with pytest.raises(
+        ValueError, match=r"^Use IPAdapter_plus.*ip-adapter-faceid\.safetensors.*FaceID adapter.*InsightFace"
+    ):
         load(written(tmp_path, name="ip-adapter-faceid.safetensors", **changes))
 
 
 def test_a_resampler_of_face_embeddings_is_refused(tmp_path):
     changes = {"image_proj.proj_in.weight": torch.zeros(16, 512)}
-    with pytest.raises(ValueError, match="is a FaceID adapter"):
+    with pytest.raises(ValueError, match="it is a FaceID adapter"):
         load(written(tmp_path, "plus", **changes))
 
 
@@ -145,7 +268,7 @@ def test_an_incomplete_projection(tmp_path):
 
 def test_parts_of_two_files(tmp_path):
     other = {f"image_proj.{n}": t for n, t in adapter_tensors("base", WIDTHS, 24)["image_proj"].items()}
-    with pytest.raises(ValueError, match="image tokens have 24 channels, but its layers want 16"):
+    with pytest.raises(ValueError, match="image tokens have 24 channels, but layer 0 wants 16"):
         load(written(tmp_path, **other))
 
 
@@ -154,13 +277,13 @@ def test_styleshot_needs_its_encoder_and_others_none(tmp_path):
     write_adapter(ip, "styleshot", adapter_tensors("styleshot", WIDTHS, CONTEXT))
     torch.save(style_encoder_tensors(), encoder)
     assert load(ip, encoder).style_encoder is not None
-    with pytest.raises(ValueError, match=r"choose StyleShot's style_aware_encoder\.bin as style_encoder"):
+    with pytest.raises(ValueError, match=r"^Set style_encoder to StyleShot's style_aware_encoder\.bin: ip"):
         load(ip)
-    with pytest.raises(ValueError, match=r"but StyleShot's encoder: choose it as style_encoder"):
+    with pytest.raises(ValueError, match=r"^Choose style_aware_encoder\.bin as style_encoder"):
         load(encoder)
-    with pytest.raises(ValueError, match=r"ip\.bin is not StyleShot's encoder"):
+    with pytest.raises(ValueError, match=r"^Set style_encoder to StyleShot's.*ip\.bin is another file"):
         load(ip, ip)
-    with pytest.raises(ValueError, match="has no use for"):
+    with pytest.raises(ValueError, match="^Set style_encoder to 'none'.*has no use for"):
         load(written(tmp_path), encoder)
     cut = style_encoder_tensors()
     del cut["cnn.1.adapter.bias"]
@@ -172,13 +295,13 @@ def test_styleshot_needs_its_encoder_and_others_none(tmp_path):
 def test_a_model_of_another_base(tmp_path):
     adapter, vision = load(written(tmp_path)), clip_vision(tmp_path)
     apply(sd15(), adapter, vision)
-    with pytest.raises(ValueError, match=r"for 7 layers with text of 16.*MODEL \(Tiny|SDXL.*has"):
+    with pytest.raises(ValueError, match=r"for 7 layers with text of 16.*MODEL \(SDXL\) has"):
         apply(sdxl(transformer_depth=[1, 2]), adapter, vision)
-    with pytest.raises(ValueError, match=r"connected MODEL is SD3.*no cross-attention"):
+    with pytest.raises(ValueError, match=r"this one is SD3.*no cross-attention"):
         apply(sd3(), adapter, vision)
     published = load(written(tmp_path, widths=[320] * 70, context=2048, name="x.safetensors"))
     with pytest.raises(
-        ValueError, match="70 layers with text of 2048 channels, as SDXL, but.*7 layers with text of 16"
+        ValueError, match="70 layers with text of 2048 channels, as SDXL, and.*7 layers with text of 16"
     ):
         apply(sd15(), published, vision)
 
@@ -186,9 +309,9 @@ def test_a_model_of_another_base(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "sizes", "said"),
     [
-        ("base", {"pooled": 28}, "CLIP vision of width 24, but the connected one gives 28"),
-        ("plus", {"hidden": 36}, "CLIP vision of width 32, but the connected one gives 36"),
-        ("full-face", {"hidden": 36}, "CLIP vision of width 32"),
+        ("base", {"pooled": 28}, "one of width 24, and the connected one gives 28"),
+        ("plus", {"hidden": 36}, "one of width 32, and the connected one gives 36"),
+        ("full-face", {"hidden": 36}, "one of width 32"),
     ],
 )
 def test_clip_vision_of_another_width(tmp_path, layout, sizes, said):
@@ -205,22 +328,23 @@ def test_known_encoders_are_named(tmp_path):
 
 
 def test_no_clip_vision(tmp_path):
-    with pytest.raises(ValueError, match="needs a CLIP_VISION.*connect Load CLIP Vision"):
+    with pytest.raises(ValueError, match="^Connect Load CLIP Vision to clip_vision"):
         apply(sd15(), load(written(tmp_path)))
 
 
 def test_embeddings_that_are_not_numbers(tmp_path):
-    adapter, vision = load(written(tmp_path, "plus")), clip_vision(tmp_path)
-    with pytest.raises(ValueError, match="embeddings of the image.*NaN"):
-        apply(sd15(), adapter, vision, torch.full((1, 40, 40, 3), torch.nan))
+    adapter, vision, broken = load(written(tmp_path, "plus")), clip_vision(tmp_path), clip_vision(tmp_path)
+    next(broken.model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="^Download the file of the CLIP vision again.*embeddings.*NaN"):
+        apply(sd15(), adapter, broken)
     adapter.network.projection.latents.fill_(torch.nan)
-    with pytest.raises(ValueError, match="its file is damaged"):
+    with pytest.raises(ValueError, match=r"^Download adapter\.safetensors again: it is damaged, and makes NaN"):
         apply(sd15(), adapter, vision)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.6, 0.4), (0.5, 0.5)])
 def test_an_end_before_the_start(tmp_path, start, end):
-    with pytest.raises(ValueError, match="is not before end_percent"):
+    with pytest.raises(ValueError, match="^Set start_percent below end_percent"):
         apply(sd15(), load(written(tmp_path)), clip_vision(tmp_path), start_percent=start, end_percent=end)
 
 
@@ -290,8 +414,22 @@ def test_a_missing_file_is_said_with_where_to_put_it(run_graph, folder):
     }
     result = run_graph(graph)
     assert not result.success
-    assert "there is no IP-Adapter file 'gone.safetensors'" in result.error
-    assert str(folder) in result.error
+    said = "Put an IP-Adapter into models/ipadapter, press R in the browser, and choose it: there is no file 'gone.s"
+    assert result.error.count(said) == 1
+
+
+def test_a_missing_encoder_is_said_of_that_input(run_graph, folder):
+    write_adapter(folder / "ip.bin", "styleshot", adapter_tensors("styleshot", WIDTHS, CONTEXT))
+    graph = {
+        "loader": node("CleanStyleIPAdapterLoader", ip_adapter="ip.bin", style_encoder="gone.bin"),
+        "shown": node("PreviewAny", source=["loader", 0]),
+    }
+    result = run_graph(graph)
+    assert not result.success
+    # Newer versions of ComfyUI look before the run.
+    by_host, by_node = "style_encoder: 'gone.bin' not in", "Set style_encoder to one of none"
+    assert by_host in result.error or by_node in result.error
+    assert "input ip_adapter" not in result.error
 
 
 def test_a_file_is_loaded_again_when_it_has_changed(run_graph, folder):

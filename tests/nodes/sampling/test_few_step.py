@@ -145,7 +145,7 @@ def test_steps_zero_without_a_student_says_what_to_do(run_graph):
     graph["sigmas"]["inputs"]["steps"] = 0
     result = run_graph(graph)
     assert not result.success
-    assert "not a SiD student" in result.error and "SiDLoadStudent" in result.error
+    assert "Set steps to 1 or more, or connect a student (SiD Load Student" in result.error
 
 
 def test_an_unknown_noise_mode_is_refused(run_graph):
@@ -158,3 +158,61 @@ def test_pictures_of_a_batch_differ(run_graph):
     pictures = latent_of(run_graph(generated()))
     assert pictures.shape == (2, 16, 8, 8)
     assert (pictures[0] - pictures[1]).abs().mean() > 0.05
+
+
+def last_of(sampler: dict, which: int) -> dict:
+    """Sampling with what SplitSigmas leaves after all steps: slot 0 has all of them, 1 the last sigma alone."""
+    graph = student_graph(sampler, split=node("SplitSigmas", sigmas=["sigmas", 0], step=4))
+    graph["sampled"]["inputs"]["sigmas"] = ["split", which]
+    return graph
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.0])
+def test_nothing_to_do_is_the_stock_lcm_sampler(run_graph, denoise):
+    """One sigma; and none, which is what a denoise of 0 gives."""
+
+    def result(sampler):
+        graph = last_of(sampler, 1)
+        if denoise == 0:
+            graph["sigmas"] = node("BasicScheduler", model=["demo", 0], scheduler="normal", steps=4, denoise=0.0)
+            graph["sampled"]["inputs"]["sigmas"] = ["sigmas", 0]
+        return latent_of(run_graph(graph))
+
+    ours, stock = (result(sampler) for sampler in (node("SiDSampler", noise_mode="ddim"), LCM))
+    torch.testing.assert_close(ours, stock, rtol=0, atol=0)
+
+
+LCM = node("KSamplerSelect", sampler_name="lcm")
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "said"),
+    [
+        ([1.0, 2.0, 0.0], "they are 1, 2, 0; expected them to fall"),
+        ([0.0, 0.5, 3.0], "they are 0, 0.5, 3; expected numbers above 0"),
+        ([3.0, 0.0, 0.0], "expected numbers above 0, but for the last"),
+        ([3.0, float("nan"), 0.0], "they are 3, nan, 0; expected numbers above 0"),
+        ([float("inf"), 1.0, 0.0], "they are inf, 1, 0"),
+        ([3.0, 1.0, -1.0], "they are 3, 1, -1"),
+        ([[3.0, 1.0, 0.0]], r"they are of shape \(1, 3\); expected one list"),
+        ([[3.0], [0.0]], r"they are of shape \(2, 1\)"),
+        (3.0, r"they are of shape \(\)"),
+        ([float(n) for n in range(1, 1001)], "they are 1, 2, 3, 4, 5, 6, …; expected"),
+    ],
+    ids=str,
+)
+def test_sigmas_that_are_no_run_are_refused(comfyui, sigmas, said):
+    from sid_pack.nodes.sampling.few_step import SiDSampler
+
+    sampler = SiDSampler.execute("fresh").args[0]
+    with pytest.raises(ValueError, match=rf"^Connect a scheduler such as SiD Scheduler.*{said}"):
+        sampler.sample(None, torch.tensor(sigmas), {}, None, None)
+
+
+def test_the_sampling_node_says_it(run_graph):
+    graph = student_graph(node("SiDSampler", noise_mode="fresh"), up=node("FlipSigmas", sigmas=["sigmas", 0]))
+    graph["sampled"]["inputs"]["sigmas"] = ["up", 0]
+    result = run_graph(graph)
+    assert not result.success
+    assert "Connect a scheduler such as SiD Scheduler" in result.error
+    assert "or take FlipSigmas out: they are 0.0001, 0.46" in result.error
