@@ -1,10 +1,31 @@
 """Latents of a MODEL: their channels, and their size in pixels."""
 
+import inspect
 import re
+from typing import Any
 
 import comfy.sample
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
+
+# Pixels of a side of the pictures that a family was trained on, by its name among the host's classes. What is trained
+# from other models of these families, and other families, may be of any size.
+NATIVE_SIDES = {"SD15": 512, "SDXL": 1024, "SD3": 1024}
+MOST_OFF = 2.0  # times as many pixels, or as few, that are not worth a word
+
+
+def pixels_per_cell(model: ModelPatcher) -> int:
+    """How many pixels of a picture's side a cell of the MODEL's latents stands for; hosts that don't say it have 8."""
+    return getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
+
+
+def cells(model: ModelPatcher, width: int, height: int) -> tuple[int, int]:
+    """(H, W) of the MODEL's latents of that many pixels. Raises ValueError where a side is no multiple of a cell's."""
+    pixels = pixels_per_cell(model)
+    for name, side in (("width", width), ("height", height)):
+        if side % pixels or side < pixels:
+            raise ValueError(f"Set {name} to a multiple of {pixels}, which this model works in; it is {side}.")
+    return height // pixels, width // pixels
 
 
 def latent_shapes(model: ModelPatcher, sizes: str) -> list[tuple[int, ...]]:
@@ -12,28 +33,47 @@ def latent_shapes(model: ModelPatcher, sizes: str) -> list[tuple[int, ...]]:
 
     Raises ValueError for another form, and where a side is not a multiple of a latent's pixels.
     """
-    latent_format = model.get_model_object("latent_format")
-    pixels = getattr(latent_format, "spacial_downscale_ratio", 8)
+    pixels, channels = pixels_per_cell(model), model.get_model_object("latent_format").latent_channels
     shapes = []
     for size in filter(None, (part.strip() for part in sizes.split(","))):
         match = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", size)
         width, height = map(int, match.groups()) if match else (0, 0)
         if not width or not height or width % pixels or height % pixels:
             raise ValueError(
-                f"more_sizes has {size!r}; expected width x height in pixels, such as 832x1216, with commas between, "
-                f"both multiples of {pixels}."
+                f"Write more_sizes as width x height in pixels with commas between, such as 832x1216, 1216x832, all "
+                f"multiples of {pixels}; it has {size!r}."
             )
-        shapes.append((latent_format.latent_channels, height // pixels, width // pixels))
+        shapes.append((channels, height // pixels, width // pixels))
     return shapes
 
 
-def model_latent(model: ModelPatcher, latent: Tensor) -> Tensor:
-    """The latent with the channels that the model wants, if it is empty. Raises ValueError if it is not."""
+def model_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
+    """A LATENT's samples; if they are empty, with the channels and the size that the host gives them for the model.
+
+    Raises ValueError for others of another number of channels.
+    """
+    samples = latent["samples"]
     wanted = model.get_model_object("latent_format").latent_channels
-    fixed = comfy.sample.fix_empty_latent_channels(model, latent)
+    host = comfy.sample.fix_empty_latent_channels
+    # Newer hosts' empty latents say what they were made for, so that they can be made to fit another model.
+    known = inspect.signature(host).parameters.keys() & latent.keys()
+    fixed = host(model, samples, **{name: latent[name] for name in known})
     if fixed.shape[1] != wanted:
         raise ValueError(
-            f"the latent has {fixed.shape[1]} channels; this MODEL's have {wanted}. Encode with the VAE that belongs "
-            "to the model, or use an empty latent."
+            f"Connect an empty latent, or one encoded with the VAE that belongs to the model: this one has "
+            f"{fixed.shape[1]} channels, and this MODEL's have {wanted}."
         )
     return fixed
+
+
+def unusual_size(model: ModelPatcher, shape: tuple[int, ...]) -> str | None:
+    """What to say of latents (C, H, W) far from the size of the pictures that the MODEL was trained on."""
+    families = [kind.__name__ for kind in type(model.model.model_config).__mro__]
+    side = next((NATIVE_SIDES[name] for name in families if name in NATIVE_SIDES), None)
+    height, width = (cell * pixels_per_cell(model) for cell in shape[-2:])
+    if side is None or side**2 / MOST_OFF <= width * height <= side**2 * MOST_OFF:
+        return None
+    return (
+        f"Connect a latent of about {side}x{side} pixels, unless this is meant: it is of {width}x{height}, and models "
+        f"of this kind draw poorly so far from the size that they were trained on."
+    )

@@ -18,21 +18,32 @@ from ...sid_core.method.sampling import step_times
 
 def process_of(model: ModelPatcher) -> VP | Flow:
     """The forward diffusion a MODEL was trained on. Raises ValueError for kinds that SiD has no formula for."""
+    kinds = comfy.model_sampling
     sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, comfy.model_sampling.CONST):
+    if _computes_as(sampling, kinds.CONST):
         return Flow()
-    if isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete) and isinstance(
-        sampling, comfy.model_sampling.EPS | comfy.model_sampling.V_PREDICTION
+    velocity = _computes_as(sampling, kinds.V_PREDICTION)
+    # Distilled and cascaded models are subclasses with times of their own.
+    if (velocity or _computes_as(sampling, kinds.EPS)) and _has_methods_of(
+        sampling, kinds.ModelSamplingDiscrete, "sigma", "timestep"
     ):
         # The host keeps sigma = σ_t/α_t alone, so ᾱ = 1/(1+sigma²).
         alphas_cumprod = 1 / (1 + sampling.sigmas.detach().clone().double().cpu() ** 2)
-        velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
         return VP(alphas_cumprod, "v" if velocity else "eps")
-    kinds = ", ".join(kind.__name__ for kind in type(sampling).__mro__[1:-2])
+    found = ", ".join(kind.__name__ for kind in type(sampling).__bases__)
     raise ValueError(
-        f"this MODEL samples as {kinds}; expected an eps- or v-prediction model (SD1.5, SD2, SDXL) or a flow model "
-        "(SD3, Flux). Remove ModelSampling… nodes before this one, or use another model."
+        "Connect an eps- or v-prediction model (SD1.5, SD2, SDXL) or a flow model (SD3), without a ModelSampling… node "
+        f"that makes it another kind: this MODEL samples as {found}."
     )
+
+
+def _computes_as(sampling: object, prediction: type) -> bool:
+    """Whether this is that kind of prediction, and not one derived from it with other formulas (EDM, x0, LCM)."""
+    return _has_methods_of(sampling, prediction, "calculate_input", "calculate_denoised", "noise_scaling")
+
+
+def _has_methods_of(sampling: object, kind: type, *methods: str) -> bool:
+    return isinstance(sampling, kind) and all(getattr(type(sampling), m) is getattr(kind, m) for m in methods)
 
 
 def sampler_process(model_sampling: object) -> VE | Flow:

@@ -19,9 +19,26 @@ class Progress:
 
     def __init__(self, total: int, batch: int, node_id: str | None):
         self.total, self.batch, self.node_id = total, batch, node_id
-        self.notices: list[str] = []  # stay on the node, below the progress
+        self.lines: list[str] = []  # stay on the node, below the progress
         self.bar = comfy.utils.ProgressBar(total)
         self.said_on_node = self.said_on_console = float("-inf")
+
+    def remark(self, text: str) -> None:
+        """Say something that stays on the node, once; it is in the console as well."""
+        if text not in self.lines:
+            log.info("%s", text)
+            self._keep(text)
+
+    def warn(self, text: str) -> None:
+        """The same for something that a user should do something about."""
+        if (line := f"⚠ {text}") not in self.lines:
+            log.warning("%s", text)
+            self._keep(line)
+
+    def _keep(self, line: str) -> None:
+        self.lines.append(line)
+        self.said_on_node = float("-inf")  # it is not to wait for long
+        say.on_node("\n".join(self.lines), self.node_id)
 
     def begin(self, first: int) -> None:
         """The clock starts now; `first`: the iteration that a continued run goes on from."""
@@ -40,7 +57,7 @@ class Progress:
         last = iteration == self.total
         if last or now - self.said_on_node > NODE_SECONDS:
             self.said_on_node = now
-            say.on_node("\n".join([text, *(f"⚠ {notice}" for notice in self.notices)]), self.node_id)
+            say.on_node("\n".join([text, *self.lines]), self.node_id)
         if last or now - self.said_on_console > CONSOLE_SECONDS:
             self.said_on_console = now
             log.info("%s", text)

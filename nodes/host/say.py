@@ -47,21 +47,32 @@ def shown(text: object) -> str:
     return printable(said)
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Have `in_words` say this as well, below the error; as BaseException.add_note, which came with Python 3.11."""
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
+
+
 @contextmanager
 def in_words() -> Iterator[None]:
     """Whatever goes wrong within it is said on the node as well, and has a text that can be shown everywhere.
 
-    Cancelling and a GPU's lack of memory, which ComfyUI knows by their classes, pass as they are.
+    What was noted on it (`add_note`) is said with it. Cancelling and a GPU's lack of memory, which ComfyUI knows by
+    their classes, pass as they are.
     """
     try:
         yield
-    except (comfy.model_management.InterruptProcessingException, comfy.model_management.OOM_EXCEPTION):
+    except comfy.model_management.InterruptProcessingException as error:
+        # The last that a node has said of its progress would else stay on it.
+        on_node("\n".join(getattr(error, "__notes__", ["Queue again to run this: it was cancelled."])))
+        raise
+    except comfy.model_management.OOM_EXCEPTION:
         raise
     except Exception as error:  # noqa: BLE001  raised again, in words
         kind = next((kind for kind in SHOWN_AS if isinstance(error, kind)), RuntimeError)
         said = shown(error) or type(error).__name__
         # A KeyError's text is the key alone.
         said = f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said
+        said = "\n".join([said, *map(shown, getattr(error, "__notes__", []))])
         on_node(f"✖ {said}")
         # ComfyUI writes the error, and all that led to it, to its log: one letter that the log's stream lacks would end
         # its worker. So the places it came through are kept, and of the words those that can be written.

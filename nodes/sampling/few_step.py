@@ -14,13 +14,15 @@ from torch import Tensor
 
 from ...sid_core.method.sampling import NOISE_MODES, few_step
 from ...sid_core.words import log
-from ..host.latents import model_latent
+from ..host import say
+from ..host.latents import cells, model_latent
 from ..host.model import sampler_process, sigmas_for
 from ..host.node import Node
 from ..host.say import in_words
 from ..sampling.attached import student_info
 
 AUTO = "as trained"
+SIDE = "In pixels, a multiple of 8; of 16 for some models."
 
 
 def sample_few_step(
@@ -89,13 +91,21 @@ def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
     info = student_info(model)
     if steps == 0 and info is None:
         raise ValueError(
-            "Set steps to 1 or more, or connect a student (SiD Load Student, SiD Distill or a student of SiD Demo "
-            "Model): steps is 0, as the student was trained, but this MODEL is no SiD student."
+            "Set steps to 1 or more, or connect a student (SiD Load Student, SiD Distill, SiD Demo Model): it is 0, as "
+            "the student was trained, and this MODEL is no student."
         )
     if info is not None:
-        for name, asked, trained in (("steps", steps, info.steps), ("t_init", t_init, info.t_init)):
-            if asked not in (0, trained):
-                log.warning("%s is %g, but this student was trained for %g; it may look worse", name, asked, trained)
+        asked = {"steps": (steps, info.steps), "t_init": (t_init, info.t_init)}
+        others = [
+            f"Set {name} to 0 or {trained:g}, as this student was trained: with {value:g} it may look worse."
+            for name, (value, trained) in asked.items()
+            if value not in (0, trained)
+        ]
+        for said in others:
+            log.warning("%s", said)
+        # Also where there is nothing to warn of, for a text stays on a node until there is another.
+        as_trained = f"as trained: {info.steps} step{'s' * (info.steps > 1)} from t_init {info.t_init:g}"
+        say.on_node("\n".join(f"⚠ {said}" for said in others) or as_trained)
         steps, t_init = steps or info.steps, t_init or info.t_init
     return sigmas_for(model, steps, t_init or None)
 
@@ -114,7 +124,7 @@ def _schedule_inputs() -> list[io.Input]:
             default=0.0,
             min=0.0,
             max=999.0,
-            step=1.0,
+            step=0.01,  # which is how many decimals are shown as well, and flow models need some
             tooltip="Training time of the first step: 1 to 999 for SD models (625 is usual), up to 1.0 for flow "
             "models. 0: as the student was trained, or 625 / 1.0.",
         ),
@@ -187,8 +197,22 @@ class SiDGenerate(Node):
                     control_after_generate=True,
                     tooltip="Of the noise. The same seed gives the same picture.",
                 ),
-                io.Int.Input("width", default=512, min=8, max=16384, step=8, tooltip="In pixels, a multiple of 8."),
-                io.Int.Input("height", default=512, min=8, max=16384, step=8, tooltip="In pixels, a multiple of 8."),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=8,
+                    max=16384,
+                    step=8,
+                    tooltip=SIDE,
+                ),
+                io.Int.Input(
+                    "height",
+                    default=512,
+                    min=8,
+                    max=16384,
+                    step=8,
+                    tooltip=SIDE,
+                ),
                 io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures, 1 to 4096."),
                 *_schedule_inputs(),
                 _noise_mode_input(),
@@ -199,7 +223,7 @@ class SiDGenerate(Node):
     @classmethod
     def execute(cls, model, positive, seed, width, height, batch_size, steps, t_init, noise_mode):
         sigmas = schedule(model, steps, t_init)
-        latent = model_latent(model, torch.zeros(batch_size, 4, height // 8, width // 8))
+        latent = model_latent(model, {"samples": torch.zeros(batch_size, 4, *cells(model, width, height))})
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, positive)
         guider.set_cfg(1.0)

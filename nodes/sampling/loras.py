@@ -15,28 +15,39 @@ KOHYA = "lora_unet_"
 def lora_tensors(model: ModelPatcher, adapters: LoRASet) -> dict[str, Tensor]:
     """The adapters as a LoRA file names them (kohya-style), copied to the CPU.
 
-    Raises ValueError for a layer that LoRA files have no name for.
+    Raises ValueError for layers that no name of a LoRA file stands for.
     """
-    names = kohya_names(model)
+    names = lora_names(model)
+    layers = adapters.by_layer()
+    if unnamed := [layer for layer in layers if f"{NETWORK}{layer}.weight" not in names]:
+        raise ValueError(
+            "Choose mode full, or other lora_targets: ComfyUI has no names in LoRA files for "
+            f"{len(unnamed)} of this model's layers, such as {unnamed[0]}."
+        )
     tensors: dict[str, Tensor] = {}
-    for layer, adapter in adapters.by_layer().items():
-        name = names.get(f"{NETWORK}{layer}.weight")
-        if name is None:
-            raise ValueError(f"Choose other lora_targets, or mode full: LoRA files have no name for the layer {layer}.")
+    for layer, adapter in layers.items():
+        name = names[f"{NETWORK}{layer}.weight"]
         tensors[f"{name}.lora_down.weight"] = adapter.down.detach().to("cpu", copy=True)
         tensors[f"{name}.lora_up.weight"] = adapter.up.detach().to("cpu", copy=True)
         tensors[f"{name}.alpha"] = torch.tensor(adapters.alpha)
     return tensors
 
 
-def kohya_names(model: ModelPatcher) -> dict[str, str]:
-    """weight of the MODEL → its name in LoRA files, by diffusers' blocks, but for SDXL by the original, as is usual."""
+def lora_names(model: ModelPatcher) -> dict[str, str]:
+    """weight of the MODEL → its name in LoRA files, by diffusers' blocks, but for SDXL by the original, as is usual.
+
+    Weights without such a name have ComfyUI's own, which is the weight's.
+    """
     original = isinstance(model.model, comfy.model_base.SDXL)
     names: dict[str, str] = {}
     for name, key in comfy.lora.model_lora_keys_unet(model.model, {}).items():
-        if not isinstance(key, str):  # a part of a weight, as SD3's q in other files; the whole has a name too
-            continue
-        by_original = name == KOHYA + key.removeprefix(NETWORK).removesuffix(".weight").replace(".", "_")
-        if name.startswith(KOHYA) and (key not in names or by_original == original):
-            names[key] = name
+        if not isinstance(key, str):
+            continue  # a part of a weight, as other tools split it
+        weight = key.removesuffix(".weight")
+        if name == weight:
+            names.setdefault(key, name)
+        elif name.startswith(KOHYA):
+            by_original = name == KOHYA + weight.removeprefix(NETWORK).replace(".", "_")
+            if not names.get(key, "").startswith(KOHYA) or by_original == original:
+                names[key] = name
     return names

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...sid_core.training.adapters import TARGETS, find_targets
 from .attached import NETWORK
-from .loras import kohya_names
+from .loras import lora_names
 
 KINDS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 NAMED = 3  # tensors of each kind of trouble that an error names
@@ -54,7 +54,7 @@ def _lora_shapes(tensors: dict[str, Tensor], model: ModelPatcher) -> Shapes:
 
 def _layers(model: ModelPatcher) -> Iterator[dict[str, torch.nn.Module]]:
     """For each of TARGETS that the MODEL has layers of: these, by their names in LoRA files."""
-    names = kohya_names(model)
+    names = lora_names(model)
     for targets in TARGETS:
         try:
             layers = find_targets(model.model.diffusion_model, targets)

@@ -20,7 +20,7 @@ from ...sid_core.words import log
 from ..host import say
 from ..host.fingerprints import weights_digest
 from ..host.inputs import widgets
-from ..host.latents import latent_shapes, model_latent
+from ..host.latents import latent_shapes, model_latent, unusual_size
 from ..host.model import compute_dtype, process_of, signature_of
 from ..host.node import Node
 from ..host.progress import Progress
@@ -31,9 +31,11 @@ from ..sampling.loras import lora_tensors
 from ..sampling.save_names import RESERVED
 from .encoding import encoded
 from .inputs import START_OVER, Inputs
-from .loop import Training, decoder
+from .loop import Training
 from .memory import Savings
+from .previews import decoder
 from .roles import full_roles, lora_roles
+from .trial import require_trainable, try_out
 
 Shape = tuple[int, ...]  # (C, H, W) of latents
 
@@ -102,15 +104,20 @@ class SiDDistill(Node):
         guider = teacher.with_ordinary_weights()
         model = guider.model_patcher
         process = process_of(model)
+        require_trainable(model)
         settings = inputs.settings(guider.guidance)
-        shapes = [tuple(model_latent(model, inputs.latent["samples"]).shape[1:])]
-        shapes += latent_shapes(model, inputs.more_sizes)
+        shapes = [tuple(model_latent(model, inputs.latent).shape[1:]), *latent_shapes(model, inputs.more_sizes)]
         identity = identity_of(inputs, model, shapes)
         info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity)
         lora, on_cpu = inputs.lora(), model.load_device.type == "cpu"
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
         with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
             progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
+            for shape in shapes:
+                if unusual := unusual_size(model, shape):
+                    progress.warn(unusual)
+            show = decoder(model, inputs.vae, shapes[0])
+            try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info)
             buckets = [
                 Bucket(
                     shape, encoded(inputs.clip, inputs.prompts, guider, torch.zeros(1, *shape), cls.hidden.unique_id)
@@ -139,7 +146,7 @@ class SiDDistill(Node):
             if inputs.existing_run == START_OVER:
                 training.start_over()
             training.resume()
-            training.train(decoder(model, inputs.vae))
+            training.train(show)
             if lora:
                 with run.averaged_weights():
                     student = with_lora(teacher.model_patcher, lora_tensors(model, roles.student), info)

@@ -16,7 +16,7 @@ from ...sid_core.data.prompts import PromptFile
 from ...sid_core.files.atomic import remove_dead
 from ...sid_core.words import log
 from ..host import say
-from ..host.conditioning import conditioning_tensors
+from ..host.conditioning import conditioning_tensors, fixed_lengths
 from ..host.fingerprints import encoding_digest
 from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, duration
 from ..sampling.guiders import SiDGuider
@@ -41,10 +41,11 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
             comfy.model_management.throw_exception_if_processing_interrupted()
             with torch.inference_mode():
                 conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-            yield conditioning_tensors(model, conditioning, latent)
+            yield conditioning_tensors(model, conditioning, latent, like=uncond, text=text)
 
-    folder = encodings_folder() / encoding_digest(clip, model, latent, prompts)
     uncond = conditioning_tensors(model, guider.empty_prompt, latent)
+    lengths = fixed_lengths(model, guider.empty_prompt, latent)
+    folder = encodings_folder() / encoding_digest(clip, model, latent, prompts, lengths)
     encodings = Encodings(prompts, folder, encode, uncond)
     for kept in encodings_folder().glob("*"):
         remove_dead(kept)

@@ -2,37 +2,38 @@
 
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import comfy.model_management
 import comfyui_version
 import torch
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...sid_core.files.atomic import replacing
 from ...sid_core.files.checkpoint import Changes
 from ...sid_core.files.run_folder import RunFolder
 from ...sid_core.method.process import VP, Flow
-from ...sid_core.method.sampling import few_step, step_times
-from ...sid_core.training.distill import Bucket, StepResult, distill, generator_for
+from ...sid_core.training.distill import Bucket, StepResult, distill
 from ...sid_core.training.health import Health, HealthWarning
 from ...sid_core.training.memory import Activations, measure_activations
 from ...sid_core.training.run import NotFiniteError, Run
 from ...sid_core.training.run_state import checkpoint_of, counters_of, restore
+from ...sid_core.training.settings import ADAM_8_BIT, shown_name
 from ...sid_core.words import log
+from ..host import say
 from ..host.progress import Progress
-from ..pictures.grid import labelled_rows
 from .curves import draw_metrics
-from .memory import Demand, Savings, forwards_at_once, is_out_of_memory, plan, release
+from .memory import Demand, Savings, forwards_at_once, gigabytes, is_out_of_memory, plan, release
+from .previews import sample_few_step, shown_steps
 from .roles import Roles
 
 PREVIEWS = 8
 SEEDS = 8  # of one prompt, to see whether they still make a difference
-MOST_ROWS = 4
 SMOOTHING = 50  # iterations that the losses on display are averaged over
 
 
@@ -73,25 +74,32 @@ class Training:
         """Put aside the run that is in the folder, unless it is this one, begun before; and say which."""
         said = self.folder.start_over({"settings": self.run.settings.as_dict(), "identity": self.identity})
         if said:
-            self._notice(said)
+            self.progress.remark(said)
 
     def resume(self) -> None:
         """Go on from the folder's newest whole checkpoint, if there is one, and say what is otherwise than before."""
         resumed = self.folder.resume(lambda state: restore(self.run, state, self.identity))
         changes: Changes = {}
         if resumed is not None:
+            at = self.run.iteration
             for reason in resumed.broken:
-                self._notice(f"{reason} {resumed.checkpoint.name} before it is used: iteration {self.run.iteration}.")
-            log.info("the run in %s goes on at iteration %d", self.folder.path, self.run.iteration)
+                self.progress.warn(f"{reason} {resumed.checkpoint.name} before it is used: iteration {at}.")
+            self.progress.remark(f"goes on from iteration {at} of the run in {say.shown(self.folder.path)}")
             before = self.folder.description().get("schedule", {})
             now = asdict(self.schedule)
             changes = {key: (then, now[key]) for key, then in before.items() if now.get(key, then) != then}
             changes |= resumed.changes
             for name, (then, value) in sorted(changes.items()):
-                log.info("from iteration %d on, %s is %s; it was %s", self.run.iteration, name, value, then)
+                name = shown_name(name)
+                self.progress.remark(f"from iteration {at} on, {name} is {value}; it was {then}")
             # With other settings an old warning may be due again.
             self.health.recall(self.folder.metrics.rows(), warnings=not resumed.changes)
             self.saved = self.run.iteration
+            if at >= self.schedule.iterations:
+                self.progress.warn(
+                    f"Raise iterations above {at} to train on: it is {self.schedule.iterations}, and this run has {at} "
+                    "already. Its student comes out as it is."
+                )
         facts = {"settings": self.run.settings.as_dict(), "schedule": asdict(self.schedule), "identity": self.identity}
         facts |= {"prompts": len(self.buckets[0].prompts), "versions": versions()}
         self.folder.describe(counters_of(self.run), facts, changes)
@@ -123,21 +131,39 @@ class Training:
             self.savings.recompute = kept
 
     def train(self, show) -> None:
-        """To the schedule's end. Cancelled or failing, all that was learnt is saved first; a run that has diverged
-        stays at the checkpoint before. show: see `decoder`."""
+        """To the schedule's end. Cancelled or failing, all that was learnt is saved first, and the error says what is
+        kept; a run that has diverged stays at the checkpoint before. show: see `decoder`."""
+        self._require_room()
         self.progress.begin(self.run.iteration)
         try:
             self._loop(show)
+            if self.run.iteration > self.saved:
+                self.save()
         except NotFiniteError as error:
-            raise NotFiniteError(f"{error} {self._good_checkpoint()}") from error
-        except BaseException:
-            if self.run.torn:
-                log.warning("stopped while weights were changed, so only what was saved before is kept")
-            elif self.run.iteration > self.saved:
-                self._save_what_can_be()
+            say.add_note(error, self._good_checkpoint())
             raise
-        if self.run.iteration > self.saved:
-            self.save()
+        except BaseException as error:
+            unsaved = self._save_what_can_be()
+            say.add_note(error, self._what_is_kept(error, unsaved))
+            raise
+
+    def _require_room(self) -> None:
+        """Raises OSError where the disk has no room for a checkpoint; for fewer than there are to be, it warns."""
+        if self.run.iteration >= self.schedule.iterations:
+            return
+        student, fake = (sum(w.numel() for w in role.parameters()) for role in (self.run.student, self.run.fake))
+        averages = 2 if self.run.settings.optimizer == ADAM_8_BIT else 8  # bytes of both that Adam keeps
+        size = (2 * student + fake) * 4 + (student + fake) * averages  # the student has one of its weights as well
+        free = shutil.disk_usage(self.folder.path).free
+        # The oldest is deleted after the newest has been written.
+        missing = max(1, self.schedule.keep_last + 1 - len(self.folder.checkpoints()))
+        if free >= missing * size:
+            return
+        where = say.shown(self.folder.path)
+        needed = f"a checkpoint takes {gigabytes(size)}, and there are {gigabytes(free)} for {where}"
+        if free < size:
+            raise OSError(f"Free some space, or let ComfyUI write to a larger disk (--output-directory): {needed}.")
+        self.progress.warn(f"Free some space, or lower keep_last: {needed}, where {missing} of them are to come.")
 
     def iterations(self) -> Iterator[StepResult]:
         """The results of `distill`. An iteration that runs out of memory is begun again, with less of it in use."""
@@ -170,10 +196,10 @@ class Training:
         saved = self.savings.more(self.device)
         if saved is None:
             raise MemoryError(
-                f"there is too little memory on {self.device}, even with one picture at a time: {error}. What was "
-                "learnt is kept. Use mode lora, a smaller latent or rank, or close other programs."
+                "Choose mode lora, a smaller latent or rank, or close other programs: there is too little memory on "
+                f"{self.device}, even with one picture at a time ({error})."
             ) from error
-        self._notice(f"out of memory; from here on, {saved}")
+        self.progress.warn(f"out of memory; from here on, {saved}")
 
     def _loop(self, show) -> None:
         results, losses = self.iterations(), []
@@ -204,35 +230,63 @@ class Training:
 
     def _warn(self, iteration: int, warnings: Iterable[HealthWarning]) -> None:
         for warning in warnings:
-            self._notice(f"iteration {iteration}: {warning.message}")
+            self.progress.warn(f"{warning.message} (iteration {iteration})")
             row = {"iteration": iteration, "warning": warning.kind, "message": warning.message}
             self.folder.metrics.append(row)
-
-    def _notice(self, message: str) -> None:
-        log.warning("%s", message)
-        self.progress.notices.append(message)
 
     def _good_checkpoint(self) -> str:
         checkpoints = self.folder.checkpoints()
         if not checkpoints:
-            return "The run had not been saved yet: lower save_every too."
+            return "Lower save_every too: the run had not been saved yet."
         return (
-            f"The run stays at its last good checkpoint, {checkpoints[-1].name}: lower the learning rates, queue "
-            "again, and it goes on from there."
+            "Lower the learning rates and queue again, and the run goes on from its last good checkpoint, "
+            f"{checkpoints[-1].name}."
+        )
+
+    def _what_is_kept(self, error: BaseException, unsaved: str | None) -> str:
+        """How to go on after Cancel or an error, for the node."""
+        cancelled = isinstance(error, comfy.model_management.InterruptProcessingException)
+        stopped = f"{'cancelled' if cancelled else 'stopped'} at iteration {self.run.iteration}"
+        if not self.saved:
+            begun = "Queue again to begin anew" if cancelled else "Nothing of this run is saved"
+            return f"{begun}: it was {stopped}{unsaved or ', before there was anything to save'}."
+        folder = say.shown(self.folder.path)
+        return (
+            f"Queue again to go on from iteration {self.saved}, which is saved in {folder}: the run was {stopped}"
+            f"{unsaved or ''}."
         )
 
     def save(self) -> None:
         self.folder.save(checkpoint_of(self.run, self.identity))
         self.saved = self.run.iteration
-        with replacing(self.folder.path / "curves.png") as temporary:
+        with (
+            self._only_a_notice("Free some space for curves.png"),
+            replacing(self.folder.path / "curves.png") as temporary,
+        ):
             draw_metrics(self.folder.metrics.rows()).save(temporary, "PNG")
 
-    def _save_what_can_be(self) -> None:
-        """After an error, which is the one to be shown, and not that the disk is full as well."""
+    def _save_what_can_be(self) -> str | None:
+        """After an error, which is the one to be shown. → why what came after the last checkpoint is lost, if it is."""
+        if self.run.torn:
+            log.warning("stopped while weights were changed, so only what was saved before is kept")
+            return ", while weights were changed, which can't be saved"
+        if self.run.iteration > self.saved:
+            try:
+                self.save()
+            except (OSError, NotFiniteError) as error:
+                log.warning("what was learnt since iteration %d could not be saved: %s", self.saved, error)
+                return f", which could not be saved ({say.shown(error)})"
+        return None
+
+    @contextmanager
+    def _only_a_notice(self, repair: str) -> Iterator[None]:
+        """Within it, errors cost a picture to look at, and not the run."""
         try:
-            self.save()
-        except OSError as error:
-            log.warning("what was learnt since iteration %d could not be saved: %s", self.saved, error)
+            yield
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the student can do without
+            self.progress.warn(f"{repair}; training goes on without: {say.shown(error)}")
 
     def look(self, iteration: int, show) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews
@@ -244,10 +298,12 @@ class Training:
         self._warn(iteration, self.health.look(seed_spread))
         if show is not None:
             rows = torch.linspace(0, prompts - 1, min(PREVIEWS, prompts)).long()
-            picture = show({f"{n} step{'s' * (n > 1)}": self._sample(rows, n) for n in shown_steps(steps)})
-            with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
-                picture.save(temporary, "PNG")
-            self.progress.show(iteration, picture)
+            sampled = {f"{n} step{'s' * (n > 1)}": self._sample(rows, n) for n in shown_steps(steps)}
+            with self._only_a_notice("Free some space, or connect another VAE, for previews"):
+                picture = show(sampled)
+                self.progress.show(iteration, picture)
+                with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
+                    picture.save(temporary, "PNG")
 
     def _sample(self, rows: Tensor, steps: int) -> Tensor:
         """The averaged student's pictures (B, C, …) of these prompts. If memory runs out, less of it is used."""
@@ -255,38 +311,21 @@ class Training:
         while sampled is None:
             try:
                 with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
-                    sampled = self._sample_by_micro_batches(rows, steps)
+                    sampled = sample_few_step(
+                        self.roles.predict.student,
+                        self.buckets[0],
+                        self.run.settings,
+                        self.process,
+                        self.device,
+                        rows=rows,
+                        steps=steps,
+                        at_once=self.savings.micro_batch or len(rows),
+                    )
             except (RuntimeError, MemoryError) as error:
                 self._use_less_memory(error)
             if sampled is None:
                 release()  # here, where the exception no longer holds on to the tensors of its frames
         return sampled
-
-    def _sample_by_micro_batches(self, rows: Tensor, steps: int) -> Tensor:
-        bucket = self.buckets[0]
-        times = step_times(steps, process=self.process, t_init=self.run.settings.t_init)
-        draw = generator_for(self.run.settings.seed, 0)
-        noises = [torch.randn(len(rows), *bucket.latent_shape, generator=draw) for _ in range(steps)]
-
-        def pictures(part: Tensor) -> Tensor:
-            cond = {name: values.to(self.device) for name, values in bucket.prompts.batch(rows[part]).items()}
-            first, *others = (noise[part].to(self.device) for noise in noises)
-            following = iter(others)
-            return few_step(
-                lambda x_t, t: self.roles.predict.student(x_t, t, cond),
-                first,
-                times,
-                self.process,
-                next_noise=lambda: next(following),
-            )
-
-        at_once = self.savings.micro_batch or len(rows)
-        return torch.cat([pictures(part) for part in torch.arange(len(rows)).split(at_once)])
-
-
-def shown_steps(steps: int) -> list[int]:
-    """The numbers of steps that a preview is drawn with: all up to `steps`, but of many only some; most first."""
-    return list(range(steps, 0, -1)) if steps <= MOST_ROWS else [steps, steps // 2, 1]
 
 
 def describe(results: list[StepResult]) -> str:
@@ -295,19 +334,6 @@ def describe(results: list[StepResult]) -> str:
     fake = sum(r.fake_loss for r in results) / len(results)
     skipped = sum(r.skipped for r in results)
     return f"loss {student:.3g}, fake score {fake:.3g}" + (f", {skipped} samples not finite" * bool(skipped))
-
-
-def decoder(model: ModelPatcher, vae):
-    """{label: latents of the method} → one picture with all of them; None without a VAE."""
-    if vae is None:
-        return None
-
-    def show(sampled: dict[str, Tensor]):
-        with torch.inference_mode():
-            process_out = model.get_model_object("latent_format").process_out
-            return labelled_rows({label: vae.decode(process_out(x.cpu())) for label, x in sampled.items()})
-
-    return show
 
 
 def versions() -> dict[str, str]:

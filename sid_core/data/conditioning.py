@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 Cond = dict[str, Tensor]
+MOST_REPEATS = 4  # times that a prompt may be as long as the shortest, as in the host's own batching
+MOST_IN_COMMON = math.lcm(*range(1, MOST_REPEATS + 1))  # times the shortest, that all such prompts have in common
 
 
 def select(cond: Cond, rows: Tensor) -> Cond:
@@ -29,10 +31,10 @@ def stack(rows: Sequence[Cond]) -> Cond:
     """Join conditionings of (1, …) to one of (N, …).
 
     Prompts of several encoder chunks are longer than others; all are repeated to a common length, as ComfyUI does when
-    it batches them. Raises ValueError where names or other dimensions differ.
+    it batches them for cross-attention. Raises ValueError where names or other dimensions differ.
     """
     if len({frozenset(row) for row in rows}) > 1:
-        raise ValueError("some prompts have conditioning that others lack; encode them all with the same node")
+        raise ValueError("Encode all prompts with the same text encoder: some have conditioning that others lack.")
     return {name: torch.cat(_common_length([row[name] for row in rows])) for name in rows[0]}
 
 
@@ -40,8 +42,17 @@ def _common_length(tensors: list[Tensor]) -> list[Tensor]:
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return tensors
     if any(tensor.ndim != 3 or tensor.shape[2] != tensors[0].shape[2] for tensor in tensors):
-        raise ValueError(f"prompts are encoded to shapes {sorted({tuple(t.shape) for t in tensors})}; expected one")
-    length = math.lcm(*(tensor.shape[1] for tensor in tensors))
+        raise ValueError(
+            "Encode all prompts with the same text encoder: their shapes are "
+            f"{sorted({tuple(tensor.shape) for tensor in tensors})}; expected one."
+        )
+    lengths = {tensor.shape[1] for tensor in tensors}
+    length = math.lcm(*lengths)
+    if length > MOST_IN_COMMON * min(lengths):
+        raise ValueError(
+            f"Shorten the longer prompts: they have {', '.join(map(str, sorted(lengths)))} tokens, which only {length} "
+            "are a multiple of."
+        )
     return [tensor.repeat(1, length // tensor.shape[1], 1) for tensor in tensors]
 
 
@@ -67,9 +78,9 @@ class PromptSet:
     def of(cls, texts: Sequence[str], conds: Sequence[Cond], uncond: Cond) -> "PromptSet":
         """Raises ValueError for no prompts, or where there is not one conditioning for each."""
         if not texts:
-            raise ValueError("there are no prompts; expected one or more")
+            raise ValueError("Give one prompt or more; there are none.")
         if len(texts) != len(conds):
-            raise ValueError(f"there are {len(texts)} prompts and {len(conds)} conditionings; expected as many")
+            raise ValueError(f"Give a conditioning for each prompt: {len(texts)} prompts have {len(conds)} of them.")
         joined = stack([*conds, uncond])
         last = torch.tensor([len(texts)])
         return cls(tuple(texts), select(joined, torch.arange(len(texts))), select(joined, last))

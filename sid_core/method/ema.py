@@ -1,5 +1,6 @@
 """An exponential moving average of weights, counted in images rather than iterations."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -14,8 +15,8 @@ class EMA:
     """
 
     def __init__(self, weights: Iterable[Tensor], half_life_images: float, ramp_up: float = 0.05):
-        if half_life_images < 0:
-            raise ValueError(f"the EMA's half-life is {half_life_images} images; expected 0 (off) or more")
+        if not 0 <= half_life_images < math.inf:
+            raise ValueError(f"Set ema_half_life to 0 (off) or more images; it is {half_life_images}.")
         self.half_life_images = half_life_images
         self.ramp_up = ramp_up
         self.average = [weight.detach().clone() for weight in weights]

@@ -1,5 +1,6 @@
 """Classifier-free guidance as distillation uses it: one scale κ for each place where a score is evaluated."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +21,11 @@ class Guidance:
     fake_score: float
     teacher: float
     name: str = "custom"
+
+    def __post_init__(self) -> None:
+        for scale in (self.fake_train, self.fake_score, self.teacher):
+            if not math.isfinite(scale):
+                raise ValueError(f"Set the guidance scale to a finite number; it is {scale}.")
 
     @classmethod
     def lsg(cls, scale: float) -> "Guidance":

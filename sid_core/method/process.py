@@ -1,5 +1,6 @@
 """The forward diffusions x_t = α_t x_0 + σ_t ε, and the way from a network's prediction to the clean image."""
 
+import sys
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ class Process(Protocol):
 
     default_t_init: float
 
+    def first_times(self, steps: int) -> tuple[float, float]: ...
     def snap(self, t: Tensor) -> Tensor: ...
     def regression_weight(self, t: Tensor) -> Tensor: ...
     def coefficients(self, t: Tensor) -> Coefficients: ...
@@ -61,6 +63,10 @@ class VP(_Diffusion):
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         return cls(torch.cumprod(1 - betas, dim=0), prediction)
 
+    def first_times(self, steps: int) -> tuple[float, float]:
+        """The least and the greatest t_init: truncated to whole numbers, fewer times than steps would be equal ones."""
+        return steps, len(self.alphas_cumprod) - 1
+
     def snap(self, t: Tensor) -> Tensor:
         """Sampler times as the training times they stand for: truncated to whole numbers."""
         return t.long()
@@ -101,6 +107,10 @@ class Flow(_Diffusion):
         """t in [0, 1], any shape."""
         return Coefficients(1 - t, t)
 
+    def first_times(self, steps: int) -> tuple[float, float]:
+        """t_init is above the first of these, at which nothing is noisy, up to the second."""
+        return 0.0, 1.0
+
     def snap(self, t: Tensor) -> Tensor:
         """Sampler times as the training times they stand for: moved by the shift."""
         return self.shift * t / (1 + (self.shift - 1) * t)
@@ -122,6 +132,10 @@ class VE(_Diffusion):
     """
 
     default_t_init: float = field(default=2.5, init=False)
+
+    def first_times(self, steps: int) -> tuple[float, float]:
+        """t_init is above the first of these, at which nothing is noisy, and finite."""
+        return 0.0, sys.float_info.max
 
     def snap(self, t: Tensor) -> Tensor:
         return t

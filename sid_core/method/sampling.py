@@ -1,5 +1,6 @@
 """Few-step generation with one network (Few-step SiD, arXiv 2505.12674; SiD-DiT, arXiv 2509.25127)."""
 
+import sys
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -16,14 +17,21 @@ PredictClean = Callable[[Tensor, Tensor], Tensor]
 def step_times(steps: int, *, process: Process, t_init: float | None = None) -> Tensor:
     """t_i = t_init · (1 - i/N) for i = 0 … N-1, noisiest first, as times of `process`.
 
-    `t_init` defaults to the process's own: 625 for VP, 1.0 for flow. → 1-D tensor of `steps` times. Raises
-    ValueError for steps < 1 or a t_init at which nothing is noisy.
+    `t_init` defaults to the process's own: 625 for VP, 1.0 for flow. → 1-D tensor of `steps` times, no two the same.
+    Raises ValueError for steps < 1 or a t_init that is no time of this process to begin at.
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}; expected 1 or more")
+        raise ValueError(f"Set steps to 1 or more; it is {steps}.")
     t_init = process.default_t_init if t_init is None else t_init
-    if t_init <= 0:
-        raise ValueError(f"t_init is {t_init}; expected a time above 0 ({process.default_t_init} by default)")
+    low, high = process.first_times(steps)
+    if low > high:
+        raise ValueError(f"Lower steps to {high:g} or less: it is {steps}, and this model has no more times.")
+    if not (max(low, sys.float_info.min) <= t_init <= high):
+        within = f"from {low:g} to {high:g}" if low else f"above 0, up to {high:g}"
+        raise ValueError(
+            f"Set t_init to a time {within}: it is {t_init:g}, and those are the times that this kind of model can "
+            f"begin {steps} step{'s' * (steps > 1)} at. Its usual one is {process.default_t_init:g}."
+        )
     # float64, lest a product such as 0.2 · 5 fall just short of the whole time it means
     return process.snap(t_init * (steps - torch.arange(steps, dtype=torch.float64)) / steps)
 
@@ -47,7 +55,7 @@ def few_step(
     of a longer schedule). → the last x̂, shaped as noise. Raises ValueError for an unknown mode.
     """
     if mode not in NOISE_MODES:
-        raise ValueError(f"noise mode is {mode!r}; expected one of {', '.join(NOISE_MODES)}")
+        raise ValueError(f"Choose the noise mode from {', '.join(NOISE_MODES)}; it is {mode!r}.")
     next_noise = next_noise or (lambda: torch.randn_like(noise))
     t = _batched(times[0], noise)
     x_t = process.diffuse(torch.zeros_like(noise), noise, t) if x_start is None else x_start

@@ -37,8 +37,8 @@ def find_targets(network: nn.Module, targets: str = DEFAULT_TARGETS) -> dict[str
     }
     if not found:
         raise ValueError(
-            f"the network has no layers of the kind {targets!r} that a LoRA could go on; choose another of "
-            f"{', '.join(TARGETS)}, or the mode 'full'"
+            f"Choose another of lora_targets ({', '.join(TARGETS)}), or mode full: this network has no layers of the "
+            f"kind {targets!r} that a LoRA could go on."
         )
     return found
 
@@ -84,7 +84,7 @@ class LoRASet(nn.Module):
         """alpha: None is as the rank, so that scale is 1. Raises ValueError for a rank below 1."""
         super().__init__()
         if rank < 1:
-            raise ValueError(f"the LoRA's rank is {rank}; expected 1 or more")
+            raise ValueError(f"Set the LoRA's rank to 1 or more; it is {rank}.")
         self.rank, self.alpha = rank, float(alpha if alpha is not None else rank)
         generator = torch.Generator().manual_seed(seed)
         # A module's name must not have dots in it.

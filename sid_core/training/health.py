@@ -37,23 +37,22 @@ RATIO_HIGH, RATIO_GROWTH, RATIO_LOW = 20.0, 5.0, 0.01
 PATIENCE = 500
 
 MESSAGES = {
-    "nan": "{0:.0%} of the samples are not finite. Numbers overflow in the network: lower student_learning_rate and "
-    "fake_learning_rate, or the guider's guidance_scale if it is above 5.",
-    "collapse": "the student's pictures differ only {0:.0%} as much from each other as when the run began. It is "
-    "collapsing onto a few pictures: lower student_learning_rate or raise fake_learning_rate, lower the guider's "
-    "guidance_scale, raise batch_size.",
-    "seeds": "the pictures of one prompt differ only {0:.0%} as much by their seeds as when the run began. Prompts are "
-    "collapsing onto one picture each: lower student_learning_rate or raise fake_learning_rate, lower the guider's "
-    "guidance_scale.",
-    "saturation": "the student's values are {0:.1f} times as large as when the run began, which shows as glaring "
-    "colours. The steps are too large: lower student_learning_rate; a lower guidance_scale or alpha helps too.",
-    "fake_score_lost": "the fake score's loss is {0:.2g}; above 1 it knows less than nothing about the student's "
-    "pictures, and leads the student astray. Lower fake_learning_rate if the loss came at once, else "
-    "student_learning_rate.",
-    "fake_score_behind": "the student's loss is {0:.1f} times the fake score's. The fake score does not keep up with "
-    "the student: raise fake_learning_rate or lower student_learning_rate.",
-    "no_signal": "the student's loss is {0:.2g} of the fake score's. Teacher and fake score say the same, so the "
-    "student only learns from rounding errors: raise fake_learning_rate.",
+    "nan": "Lower student_learning_rate and fake_learning_rate, or the guider's guidance_scale if it is above 5: "
+    "{0:.0%} of the samples are not finite, as numbers overflow in the network.",
+    "collapse": "Lower student_learning_rate or raise fake_learning_rate, lower the guider's guidance_scale, or raise "
+    "batch_size: the student's pictures differ only {0:.0%} as much from each other as when the run began, so it is "
+    "collapsing onto a few.",
+    "seeds": "Lower student_learning_rate or raise fake_learning_rate, or lower the guider's guidance_scale: the "
+    "pictures of one prompt differ only {0:.0%} as much by their seeds as when the run began, so prompts are "
+    "collapsing onto one picture each.",
+    "saturation": "Lower student_learning_rate, or the guider's guidance_scale or alpha: the student's values are "
+    "{0:.1f} times as large as when the run began, which shows as glaring colours. The steps are too large.",
+    "fake_score_lost": "Lower fake_learning_rate if this came at once, else student_learning_rate: the fake score's "
+    "loss is {0:.2g}, and above 1 it knows less than nothing about the student's pictures and leads it astray.",
+    "fake_score_behind": "Raise fake_learning_rate or lower student_learning_rate: the student's loss is {0:.1f} times "
+    "the fake score's, which does not keep up with the student.",
+    "no_signal": "Raise fake_learning_rate: the student's loss is {0:.2g} of the fake score's. Teacher and fake score "
+    "say the same, so the student only learns from rounding errors.",
 }
 
 

@@ -1,5 +1,6 @@
 """What decides what a run learns, and what these settings mean over iterations and times."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,6 +13,26 @@ ADAM, ADAM_8_BIT = "Adam", "Adam, 8 bits"
 OPTIMIZERS = (ADAM, ADAM_8_BIT)
 PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR = "as published", "1/error", "snr", "sqrt(snr)"
 WEIGHTINGS = (PUBLISHED, BY_ERROR, BY_SNR, BY_ROOT_SNR)
+SMALLEST = 5e-324  # above zero
+# Both ends included. What t_init may be beyond that depends on the model, see `step_times`.
+RANGES = {
+    "steps": (1, math.inf),
+    "t_init": (SMALLEST, math.inf),
+    "batch": (1, math.inf),
+    "student_learning_rate": (0, math.inf),
+    "fake_learning_rate": (0, math.inf),
+    "learning_rate_decay_iterations": (0, math.inf),
+    "warm_up_iterations": (0, math.inf),
+    "fake_updates": (1, math.inf),
+    "alpha": (-math.inf, math.inf),
+    "caption_dropout": (0, 1),
+    "ema_half_life_images": (0, math.inf),
+    "gradient_norm": (0, math.inf),
+    "adam_beta2": (0, 1 - 1e-9),
+    "adam_epsilon": (SMALLEST, math.inf),
+}
+# What nodes call a setting that has a longer or shorter name here.
+SHOWN_NAMES = {"batch": "batch_size", "ema_half_life_images": "ema_half_life"}
 
 
 @dataclass(frozen=True)
@@ -46,23 +67,37 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; expected 1 or more")
-        if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}; expected 1 or more")
-        if self.fake_updates < 1:
-            raise ValueError(f"fake_updates is {self.fake_updates}; expected 1 or more")
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting is {self.weighting!r}; expected one of {', '.join(WEIGHTINGS)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
+        """Raises ValueError for what can't be trained with, NaN and infinities included."""
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
+                raise ValueError(f"Set {shown_name(name)} to {_in_words(low, high)}; it is {value}.")
+        for name, choices in (("weighting", WEIGHTINGS), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"Choose {name} from {', '.join(choices)}; it is {getattr(self, name)!r}.")
         low, high = self.score_times
         if not 0 <= low <= high <= 999:
-            raise ValueError(f"score_times is {low}…{high}; expected a range within 0…999")
+            raise ValueError(
+                f"Set score_time_low and score_time_high to a range within 0 to 999, the lower one first; they are "
+                f"{low} and {high}."
+            )
 
     def as_dict(self) -> dict:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def shown_name(setting: str) -> str:
+    """The name of a setting on the nodes, for messages."""
+    return SHOWN_NAMES.get(setting, setting)
+
+
+def _in_words(low: float, high: float) -> str:
+    """What a range of RANGES takes."""
+    if low == -math.inf:
+        return "a finite number"
+    least = "a number above 0" if low == SMALLEST else f"{low:g} or more"
+    return least if high == math.inf else f"a number from {low:g} to {high:g}"
 
 
 def learning_rate_factor(settings: Settings, iteration: int) -> float:

@@ -152,7 +152,7 @@ def test_a_prompt_file_that_has_moved_is_named_and_nothing_is_lost(run_graph, to
     with caplog.at_level(logging.INFO):
         found = queued(new, 4)
     assert found.success, found.error
-    assert "goes on at iteration 2" in caplog.text
+    assert "goes on from iteration 2" in caplog.text
     assert tokenized == texts
     unbroken = run_graph(graph(texts, "not moved", iterations=4))
     assert same(student(found), student(unbroken))
@@ -162,7 +162,7 @@ def test_progress_of_encoding_is_told(run_graph, monkeypatch):
     from sid_pack.nodes.training import encoding
 
     said = []
-    monkeypatch.setattr(encoding.say, "on_node", lambda text, node_id: said.append((text, node_id)))
+    monkeypatch.setattr(encoding.say, "on_node", lambda text, node_id=None: said.append((text, node_id)))
     result = run_graph(graph(numbered("progress", SHARD + 1), "progress"))
     assert result.success, result.error
     text, node_id = [one for one in said if one[0].startswith("encoding")][-1]

@@ -167,9 +167,9 @@ def _raw_call_as_student(roles, network, x, call):
 
 
 def test_loras_have_the_names_that_other_tools_read(comfyui):
-    from sid_pack.nodes.sampling.loras import kohya_names
+    from sid_pack.nodes.sampling.loras import lora_names
 
-    sd15, sdxl = (set(kohya_names(model()).values()) for model in (tiny_models.sd15, tiny_models.sdxl))
+    sd15, sdxl = (set(lora_names(model()).values()) for model in (tiny_models.sd15, tiny_models.sdxl))
     assert "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q" in sd15
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_0_proj" in sd15
     assert "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_out_0" in sdxl

@@ -61,8 +61,8 @@ def test_recomputing_is_tried_next_and_then_it_is_said_what_to_do(run_graph, mon
     small_device(monkeypatch, 0, gpu_error)
     result = run_graph(distilled(**LORA, gradient_checkpointing=False, run_name="none"))
     assert not result.success
-    assert "too little memory" in result.error
-    assert "smaller latent or rank" in result.error
+    assert "there is too little memory" in result.error
+    assert "a smaller latent or rank" in result.error
     assert "activations are computed again" in caplog.text
 
 

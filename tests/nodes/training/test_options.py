@@ -68,7 +68,7 @@ def test_further_sizes_are_part_of_the_run(run_graph):
 def test_sizes_that_are_none_are_named(run_graph, sizes):
     result = run_graph(distilled(run_name="no sizes", more_sizes=sizes))
     assert repr(sizes) in result.error
-    assert "width x height" in result.error
+    assert "Write more_sizes as width x height" in result.error
 
 
 def test_a_run_goes_on_in_neither_another_mode_nor_more_sizes(run_graph):

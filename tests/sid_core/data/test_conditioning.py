@@ -54,14 +54,14 @@ def test_prompts_of_other_lengths_are_repeated_to_a_common_one():
 
 
 def test_prompts_that_cannot_be_batched_raise():
-    with pytest.raises(ValueError, match="same node"):
+    with pytest.raises(ValueError, match="same text encoder"):
         stack([prompt(1), prompt(1, y=1)])
     with pytest.raises(ValueError, match=r"2, 3\).*2, 4\).*expected one"):
         stack([prompt(1), prompt(1, width=4)])
 
 
 def test_no_prompts_raise():
-    with pytest.raises(ValueError, match="no prompts"):
+    with pytest.raises(ValueError, match="there are none"):
         PromptSet.of([], [], prompt(0))
 
 

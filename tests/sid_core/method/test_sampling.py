@@ -1,5 +1,7 @@
 """Few-step generation against the authors' code, and the noise modes in closed form."""
 
+import math
+import re
 from fractions import Fraction
 
 import pytest
@@ -46,7 +48,7 @@ def test_the_parity_vectors_hold_every_noise_mode():
 @pytest.mark.parametrize("t_init", [625, 999, 749])
 def test_vp_times_are_the_exact_fractions_truncated_for_any_number_of_steps(t_init):
     process = VP.stable_diffusion()
-    for steps in [*range(1, 65), 100, 625, 1000]:
+    for steps in [*range(1, 65), 100, 625]:
         exact = [int(Fraction(t_init) * (steps - i) / steps) for i in range(steps)]
         assert step_times(steps, process=process, t_init=t_init).tolist() == exact
 
@@ -63,15 +65,41 @@ def test_the_default_first_time_is_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("steps", "t_init", "message"), [(0, None, "steps is 0"), (-1, None, "-1"), (4, 0, "t_init is 0")]
+    ("process", "steps", "t_init", "message"),
+    [
+        (VP.stable_diffusion(), 0, None, "Set steps to 1 or more; it is 0"),
+        (VP.stable_diffusion(), -1, None, "Set steps to 1 or more; it is -1"),
+        (VP.stable_diffusion(), 1001, None, "Lower steps to 999 or less: it is 1001"),
+        (VP.stable_diffusion(), 4, 0, "Set t_init to a time from 4 to 999: it is 0"),
+        # A flow model's: all of the times but the first would be 0.
+        (VP.stable_diffusion(), 4, 1.0, "Set t_init to a time from 4 to 999: it is 1"),
+        (VP.stable_diffusion(), 1, 0.4, "Set t_init to a time from 1 to 999: it is 0.4"),
+        (VP.stable_diffusion(), 4, 3.5, "from 4 to 999: it is 3.5"),
+        (VP.stable_diffusion(), 700, None, "from 700 to 999: it is 625"),
+        (VP.stable_diffusion(), 1, 999.5, "from 1 to 999: it is 999.5"),
+        (VP.stable_diffusion(), 1, math.nan, "from 1 to 999: it is nan"),
+        (Flow(), 4, 625, "Set t_init to a time above 0, up to 1: it is 625"),
+        (Flow(), 4, 1.001, "above 0, up to 1: it is 1.001"),
+        (Flow(), 4, 0.0, "above 0, up to 1: it is 0"),
+        (Flow(), 4, -0.5, "above 0, up to 1: it is -0.5"),
+        (Flow(), 4, math.inf, "above 0, up to 1: it is inf"),
+    ],
 )
-def test_steps_and_first_times_that_sample_nothing_raise(steps, t_init, message):
-    with pytest.raises(ValueError, match=message):
-        step_times(steps, process=VP.stable_diffusion(), t_init=t_init)
+def test_steps_and_first_times_of_another_kind_of_model_are_refused_with_the_range_of_this_one(
+    process, steps, t_init, message
+):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        step_times(steps, process=process, t_init=t_init)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 64, 625])
+def test_the_least_first_time_that_is_accepted_gives_no_two_equal_times(steps):
+    times = step_times(steps, process=VP.stable_diffusion(), t_init=steps).tolist()
+    assert len(set(times)) == steps and times == sorted(times, reverse=True) and times[-1] >= 1
 
 
 def test_an_unknown_noise_mode_raises_and_says_which_there_are():
-    with pytest.raises(ValueError, match="'white'; expected one of fresh, ddim, fixed"):
+    with pytest.raises(ValueError, match="Choose the noise mode from fresh, ddim, fixed; it is 'white'"):
         few_step(lambda x, t: x, torch.zeros(1, 1), torch.tensor([1.0]), Flow(), mode="white")
 
 

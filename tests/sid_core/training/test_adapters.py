@@ -128,5 +128,5 @@ def test_targets_are_found_by_their_names(targets, names):
 def test_what_cannot_be_adapted_is_said():
     with pytest.raises(ValueError, match="no layers of the kind 'attention'"):
         find_targets(nn.Sequential(nn.Linear(2, 2)), "attention")
-    with pytest.raises(ValueError, match="rank is 0"):
+    with pytest.raises(ValueError, match="rank to 1 or more; it is 0"):
         LoRASet(find_targets(network()), rank=0)

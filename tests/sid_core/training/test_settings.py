@@ -1,6 +1,7 @@
 """Settings: what they mean for an iteration, and which of them can't be trained with."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -8,7 +9,13 @@ from oracles import ToyDistillation, small, stable_diffusion_alphas
 
 from sid_pack.sid_core.method.guidance import Guidance
 from sid_pack.sid_core.method.process import VP, Flow
-from sid_pack.sid_core.training.settings import Settings, draw_score_times, learning_rate_factor, time_weight
+from sid_pack.sid_core.training.settings import (
+    Settings,
+    draw_score_times,
+    learning_rate_factor,
+    shown_name,
+    time_weight,
+)
 
 LSG, ZERO = Guidance.lsg(2.0), Guidance.zero_cfg()
 SD = VP.stable_diffusion()
@@ -67,14 +74,34 @@ def test_learning_rates_rise_linearly_in_the_warm_up():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps is 0"),
-        ({"batch": 0}, "batch is 0"),
-        ({"fake_updates": 0}, "fake_updates is 0"),
-        ({"weighting": "w"}, "weighting is 'w'"),
-        ({"optimizer": "SGD"}, "optimizer is 'SGD'"),
-        ({"score_times": (20, 1000)}, "20…1000"),
+        ({"steps": 0}, "Set steps to 1 or more; it is 0"),
+        ({"batch": 0}, "Set batch_size to 1 or more"),
+        ({"fake_updates": 0}, "fake_updates to 1 or more"),
+        ({"weighting": "w"}, "Choose weighting from .*; it is 'w'"),
+        ({"optimizer": "SGD"}, "Choose optimizer from .*; it is 'SGD'"),
+        ({"score_times": (20, 1000)}, "within 0 to 999.* 20 and 1000"),
+        ({"caption_dropout": 1.5}, "caption_dropout to a number from 0 to 1; it is 1.5"),
+        ({"t_init": 0.0}, "t_init to a number above 0"),
+        ({"student_learning_rate": -1e-6}, "student_learning_rate to 0 or more"),
     ],
 )
 def test_settings_that_cannot_be_trained_with_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         Settings(LSG, **changes)
+
+
+NUMBERS = [field.name for field in fields(Settings) if field.type in (int, float, float | None)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name != "seed"])
+def test_a_setting_that_is_no_finite_number_is_named(name, value):
+    with pytest.raises(ValueError, match=f"^Set {shown_name(name)} to .*; it is {value}"):
+        Settings(LSG, **{name: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_guidance_is_finite(value):
+    for guidance in (Guidance.lsg, Guidance.anti_cfg):
+        with pytest.raises(ValueError, match=f"finite number; it is {value}"):
+            guidance(value)
