@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
-from dynamicprompts.commands import Command, LiteralCommand
+from dynamicprompts.commands import Command, LiteralCommand, WrapCommand
+from dynamicprompts.commands.wrap_command import WRAP_MARKER_RE
 from dynamicprompts.enums import SamplingMethod
 from dynamicprompts.parser.parse import parse
 from dynamicprompts.samplers.cycle import CyclicalSampler
@@ -44,17 +46,16 @@ class Library:
         self.check = check
         samplers = {SamplingMethod.RANDOM: _Random(self), SamplingMethod.CYCLICAL: _Cyclical(self)}
         context = SamplingContext(SamplingMethod.RANDOM, self.files, samplers=samplers, rand=Random(seed))
-        drawn = iter(context.sample_prompts(self.parsed(template.source, ""), count))
-        while True:
-            self.parts = 0
-            prompt = self._next(drawn)
-            if prompt is None:
-                return
-            yield prompt
+        command = self.parsed(template.source, "")
+        drawn = self._guarded(lambda: iter(context.sample_prompts(command, count)))
+        while (prompt := self._guarded(lambda: next(drawn, None))) is not None:
+            yield str(prompt)
 
-    def _next(self, drawn: Iterator) -> str | None:
+    def _guarded(self, draws: Callable[[], Any]) -> Any:
+        """The next prompt, or a TemplateError in the place of one of the package's many."""
+        self.parts = 0
         try:
-            return next((str(prompt) for prompt in drawn), None)
+            return draws()
         except RecursionError:
             raise TemplateError("Let no wildcard or variable stand for itself, on and on") from None
         except KeyError:
@@ -110,6 +111,13 @@ class _Random(RandomSampler):
             raise TemplateError("Give as many options a weight above 0 as are to be drawn")
         return super()._get_variant_choices(values, weights, num_choices, rand)
 
+    def _get_wrap(self, command: WrapCommand, context: SamplingContext):
+        around = context.generator_from_command(command.wrapper)
+        for wrapper, inner in zip(around, context.generator_from_command(command.inner), strict=False):
+            if not WRAP_MARKER_RE.search(wrapper.text):  # the package would log each of them
+                raise TemplateError("Put ... where the text inside goes, as in %{before ... behind$$text inside}")
+            yield wrapper.as_wrapper()(inner)
+
 
 class _Cyclical(CyclicalSampler):
     def __init__(self, library: Library):
@@ -143,7 +151,9 @@ class _Files(WildcardManager):
         """Raises UnknownWildcardError where the package would leave the wildcard as it stands."""
         name = plain(wildcard)
         if name not in self.known:
-            items = super().get_values(name).items
+            # The package takes no name at all for all names, and logs names with .. at length.
+            is_name = name.strip("/\\ ") and ".." not in name
+            items = super().get_values(name).items if is_name else ()
             if not items:
                 raise UnknownWildcardError(name)
             self.known[name] = _Values(items, self.library)
