@@ -28,6 +28,7 @@ from ..host.weights import with_gradients
 from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
 from ..sampling.loras import lora_tensors
+from ..sampling.patches import before_distilling
 from ..sampling.save_names import RESERVED
 from .encoding import encoded
 from .inputs import START_OVER, Inputs
@@ -113,6 +114,8 @@ class SiDDistill(Node):
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
         with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
             progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
+            for told in before_distilling(teacher):
+                progress.warn(told)
             for shape in shapes:
                 if unusual := unusual_size(model, shape):
                     progress.warn(unusual)

@@ -63,7 +63,7 @@ class Inputs:
     batch_size: int = whole(4, 1, 4096, "Pictures an iteration. The authors use 512.", part=(Settings, "batch"))
     steps: int = whole(4, 1, 64, "The student's steps, usually 1 to 4.", part=(Settings, "steps"))
     t_init: float = real(
-        0.0, 0.0, 999.0, 1.0, "Training time of its first step, 1 to 999 (SD) or up to 1.0 (flow). 0: 625 or 1.0."
+        0.0, 0.0, 999.0, 0.01, "Training time of its first step, 1 to 999 (SD) or up to 1.0 (flow). 0: 625 or 1.0."
     )
     student_learning_rate: float = real(
         1e-6,

@@ -35,7 +35,7 @@ def test_a_folder_that_is_the_root_is_no_part_of_other_paths(say, monkeypatch):
 
 
 def test_errors_keep_a_kind_that_comfyui_shows_without_a_path(say):
-    from sid_pack.sid_core.files.checkpoint import NotACheckpointError
+    from sid_pack.sid_core.files.tensors import NotACheckpointError
 
     made = {
         NotACheckpointError("Copy it again."): ValueError,
