@@ -61,7 +61,7 @@ class Run:
     _client: str = field(default_factory=lambda: uuid.uuid4().hex)
     _is_submitted: bool = False
     _has_said_lost: bool = False
-    _answered: float = field(default_factory=time.monotonic)  # when ComfyUI last said anything
+    _unanswered_since: float | None = None
     _told: float = field(default_factory=time.monotonic)  # when the websocket last did
 
     async def describe(self, classes: set[str]) -> dict[str, dict[str, Any]]:
@@ -177,6 +177,7 @@ class Run:
 
     async def _without_socket(self, server: Server, lost: str) -> Ended | None:
         """After a lost connection: wait a moment, and ask how the graph stands, which may be answered all the same."""
+        self._unanswered_since = self._unanswered_since or time.monotonic()
         await asyncio.sleep(RETRY_S)
         self.check_host(f"while running {self.progress.node}")
         if not self._has_said_lost:
@@ -188,7 +189,7 @@ class Run:
         try:
             return await self._end(server)
         except NoAnswer as error:
-            if time.monotonic() - self._answered < LOST_LIMIT_S:
+            if time.monotonic() - self._unanswered_since < LOST_LIMIT_S:
                 return None
             raise HeadlessError(
                 f"Look at {self.url} how the graph ended: no answer came for {LOST_LIMIT_S:.0f} s ({error})."
@@ -199,7 +200,7 @@ class Run:
         # The queue first: a graph that ends in between is in the history by then.
         is_queued = self.prompt_id in queued(await server.get("queue"))
         end = None if is_queued else ended(self.graph, self.prompt_id, await server.get(f"history/{self.prompt_id}"))
-        self._answered = time.monotonic()
+        self._unanswered_since = None
         if end is None and not is_queued:
             raise HeadlessError(
                 "Run it again: ComfyUI has no record of the graph. It was taken off the queue, or ComfyUI started anew."
@@ -208,7 +209,7 @@ class Run:
 
     def _take(self, message: str | bytes) -> Event | None:
         """Show the progress that a message tells of, and return the event that it is."""
-        self._told = self._answered = time.monotonic()
+        self._told = time.monotonic()
         if isinstance(message, bytes):
             text = read_text(message, self.graph, self.progress)
             if text:

@@ -1,9 +1,7 @@
 """The command line: run an API-format graph in a ComfyUI and show its progress."""
 
 import argparse
-import asyncio
 import contextlib
-import signal
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from .client import INTERRUPT_GRACE_S, Run
 from .console import Console, open_outputs
 from .graph import read_graph
 from .host import Host, find_comfyui, serve, user_path
+from .interrupts import Interrupts
 from .settings import find_setting
 
 FAILED = 1
@@ -33,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     output, errors = open_outputs()
     try:
         options = parse(arguments)
-        _end_like_ctrl_c()
-        return run(options, Console(output))
+        with Interrupts().noted() as interrupts:
+            return run(options, Console(output), interrupts)
     except HeadlessError as error:
         errors.write(f"error: {error}")
         return FAILED
@@ -89,23 +88,24 @@ def address(text: str) -> str:
     return url
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console, interrupts: Interrupts) -> int:
     """Run the graph in the ComfyUI that the options name, and list what it wrote."""
     started = time.monotonic()
     graph = read_graph(options.graph)
     settings = [find_setting(graph, setting) for setting in options.set]
-    with _comfyui(options, console) as (url, host), console:
+    with _comfyui(options, console, interrupts) as (url, host), console:
         task = Run(url, graph, console.show, console.line)
         if host:
             task.check_host = host.check
         try:
             if settings:
-                definitions = asyncio.run(task.describe(set().union(*(setting.classes(graph) for setting in settings))))
+                classes = set().union(*(setting.classes(graph) for setting in settings))
+                definitions = interrupts.run(task.describe(classes))
                 for setting in settings:
                     setting.apply(graph, definitions)
-            outputs = asyncio.run(task.execute())
+            outputs = interrupts.run(task.execute())
         except KeyboardInterrupt:
-            _interrupt(task, console)
+            _interrupt(task, console, interrupts)
             raise
         for file in _files(outputs, url, host):
             console.line(f"wrote {file}")
@@ -113,30 +113,23 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _end_like_ctrl_c() -> None:
-    """Let a termination or a closed terminal unwind as Ctrl-C does, so that a started ComfyUI may save and is ended."""
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        # nohup asks for SIGHUP to be ignored.
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
-
-
 @contextlib.contextmanager
-def _comfyui(options: argparse.Namespace, console: Console) -> Iterator[tuple[str, Host | None]]:
+def _comfyui(
+    options: argparse.Namespace, console: Console, interrupts: Interrupts
+) -> Iterator[tuple[str, Host | None]]:
     if options.server:
         yield options.server, None
         return
     folder = find_comfyui(options.comfyui)
     console.line(f"starting ComfyUI in {folder}")
     folders = {"base_directory": options.base_directory, "output_directory": options.output_directory}
-    with serve(folder, **folders, say=console.line) as host:
+    with serve(folder, **folders, say=console.line, check=interrupts.check) as host:
         yield host.url, host
 
 
-def _interrupt(task: Run, console: Console) -> None:
+def _interrupt(task: Run, console: Console, interrupts: Interrupts) -> None:
     console.line(f"interrupting; the running node may take {INTERRUPT_GRACE_S:.0f} s to save. Ctrl-C again ends it now")
-    trouble = asyncio.run(task.interrupt())
+    trouble = interrupts.run(task.interrupt(), known=1)
     if trouble:
         console.line(trouble)
 

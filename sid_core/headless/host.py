@@ -83,11 +83,13 @@ def serve(
     base_directory: Path | None = None,
     output_directory: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Host]:
     """Start the ComfyUI in that folder, wait until it answers, and end it when the block is left, however it is.
 
     Whatever ends this process, also by SIGKILL, ends that ComfyUI and all it has started, and removes its scratch
     folder; a graph that it is running is interrupted and may save. say: told now and then that it is still starting.
+    check: raises what is to end the wait for it.
     """
     base = (base_directory or comfyui).resolve()
     output = (output_directory or base / "output").resolve()
@@ -105,7 +107,7 @@ def serve(
             arguments += ["--extra-model-paths-config", str(_expose_pack(scratch))]
         host = Host(f"http://127.0.0.1:{port}", base, output, scratch, kept)
         _tell(kept, command=[sys.executable, "main.py", *arguments], folder=str(comfyui), url=host.url)
-        _wait_until_ready(host, say)
+        _wait_until_ready(host, say, check)
         yield host
 
 
@@ -214,9 +216,10 @@ def link_or_copy_pack(target: Path) -> None:
         shutil.copytree(PACK, target, ignore=shutil.ignore_patterns(".*", "__pycache__"))
 
 
-def _wait_until_ready(host: Host, say: Callable[[str], None]) -> None:
+def _wait_until_ready(host: Host, say: Callable[[str], None], check: Callable[[], None]) -> None:
     began = said = time.monotonic()
     while not _answers(host.url):
+        check()
         host.check("while it was starting")
         now = time.monotonic()
         if now > began + START_LIMIT_S:

@@ -29,9 +29,9 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def get(self, path: str, limit_s: float = ANSWER_LIMIT_S) -> Any:
+    async def get(self, path: str, limit_s: float | None = None) -> Any:
         """The JSON at a path, which has to be there."""
-        status, answer = await self._ask("GET", path, None, limit_s)
+        status, answer = await self._ask("GET", path, None, limit_s or ANSWER_LIMIT_S)
         if status != 200:
             raise odd(f"GET /{path}", f"HTTP {status}")
         return answer
@@ -40,7 +40,7 @@ class Server:
         """HTTP status and JSON of the answer."""
         return await self._ask("POST", path, body, ANSWER_LIMIT_S)
 
-    async def tell(self, path: str, body: dict[str, Any], limit_s: float = ANSWER_LIMIT_S) -> None:
+    async def tell(self, path: str, body: dict[str, Any], limit_s: float) -> None:
         """Post something whose answer says nothing."""
         await self._request("POST", path, body, limit_s)
 

@@ -164,7 +164,6 @@ def test_a_real_run_that_is_ended_saves_and_leaves_nothing(comfyui_path, tmp_pat
     nodes = tmp_path / "base" / "custom_nodes"
     nodes.mkdir(parents=True)
     (nodes / "host_nodes.py").write_text((FAKES / "host_nodes.py").read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "base" / "output").mkdir()
     with started(tmp_path, comfyui_path, {"1": {"class_type": "FakeTraining", "inputs": {"steps": 10_000}}}) as run:
         wait_until(lambda: "FakeTraining" in run.said())
         run.client.send_signal(number)
