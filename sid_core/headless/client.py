@@ -158,7 +158,9 @@ class Run:
                 await asyncio.wait({receiving}, timeout=QUIET_S)
                 self.check_host(f"while running {self.progress.node}")
                 if not receiving.done():
-                    self._show(replace(self.progress, quiet_s=time.monotonic() - self._told))
+                    quiet_s = time.monotonic() - self._told
+                    # Once is no news: many nodes take that long for a step.
+                    self._show(replace(self.progress, quiet_s=quiet_s if quiet_s > 1.5 * QUIET_S else 0.0))
                     end = await self._end(server)
                     continue
                 message, receiving = receiving.result(), None
