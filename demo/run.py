@@ -44,7 +44,7 @@ SHOWN = (
 )
 
 
-# What one iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow
+# What an iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow
 # does, in times that it takes to load ComfyUI here. Both are about the same on any machine.
 ITERATION_FORWARDS = 1200
 WORKFLOW_LOADS = 8
