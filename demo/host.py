@@ -14,10 +14,10 @@ def start_comfyui(path: Path | None = None) -> ModuleType:
 
     Raises FileNotFoundError where no ComfyUI is there.
     """
-    path = path or Path(os.environ.get("COMFYUI_PATH", ""))
+    path = path or Path(os.environ.get("COMFYUI_PATH", "")).expanduser()
     if not (path / "comfy" / "options.py").is_file():
         raise FileNotFoundError(
-            f"no ComfyUI at {str(path)!r}: set COMFYUI_PATH to its folder, or run this through dev/demo.py"
+            f"Set COMFYUI_PATH to the folder of a ComfyUI, or run this through dev/demo.py: it is {str(path)!r}."
         )
     sys.path.insert(0, str(path))
     arguments, sys.argv = sys.argv, [sys.argv[0], *device_arguments()]

@@ -4,10 +4,11 @@
 """
 
 import argparse
+import functools
 import os
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from contact_sheet import contact_sheet
 from drawing import Artist, Setting
 from emoji import ASSETS, load_emoji
 from evaluate import evaluate, some_captions, table
-from host import ROOT, start_comfyui
+from host import ROOT, load_pack, start_comfyui
+from timing import Ticker, in_words
 
 BASE = ROOT / ".sid" / "demo"
 WORKFLOWS = ROOT / "workflows" / "api"
@@ -23,6 +25,11 @@ WORKFLOWS = ROOT / "workflows" / "api"
 TEACHER_50 = Setting(50, "dpmpp_2m", "karras", 3.5)
 TEACHER_4 = Setting(4, "dpmpp_sde", "kl_optimal", 2.5)
 TEACHER_2 = Setting(2, "seeds_2", "karras", 2.0)
+STUDENT_4 = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student")
+STUDENT_1 = Setting(1, student=ASSETS / "student_1_step.safetensors", name="student")
+SHIPPED = (TEACHER_50, TEACHER_4, TEACHER_2, STUDENT_4, STUDENT_1)
+# Evaluations of the network for one picture: guidance takes two for each, and some samplers more than one a step.
+FORWARDS = {("dpmpp_2m", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_2", 2): 6, ("lcm", 4): 4, ("lcm", 1): 1}
 SHOWN = (
     "grinning face with smiling eyes",
     "red apple",
@@ -37,13 +44,23 @@ SHOWN = (
 )
 
 
+# What an iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow
+# does, in times that it takes to load ComfyUI here. Both are about the same on any machine.
+ITERATION_FORWARDS = 1200
+WORKFLOW_LOADS = 8
+TRIED_AT_ONCE = 64
+
+
 def run_workflow(name: str, *settings: str) -> None:
     """Run one of the pack's workflows in a ComfyUI of its own, headless, as anyone can from a shell."""
-    command = [sys.executable, "-m", "sid_core", "run", str(WORKFLOWS / f"{name}.json")]
-    command += ["--comfyui", os.environ["COMFYUI_PATH"], "--base-directory", str(BASE)]
+    load_pack()
+    from sid_pack.sid_core.headless.command import main as headless
+
+    line = ["run", str(WORKFLOWS / f"{name}.json"), "--comfyui", os.environ["COMFYUI_PATH"]]
+    line += ["--base-directory", str(BASE)]
     for setting in settings:
-        command += ["--set", setting]
-    code = subprocess.run(command, cwd=ROOT).returncode
+        line += ["--set", setting]
+    code = headless(line)
     if code:
         sys.exit(code)
 
@@ -55,53 +72,125 @@ def newest_student(name: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--iterations", type=int, default=150, help="of the distillation (default: %(default)s)")
-    parser.add_argument("--captions", type=int, default=256, help="pictures for each row (default: %(default)s)")
-    args = parser.parse_args()
-    began = time.monotonic()
+    args = parse_arguments()
+    load_pack()
+    from sid_pack.sid_core.headless.console import open_outputs
 
-    print(f"\n1/3 Distilling the demo teacher into a 4-step student, {args.iterations} iterations", flush=True)
-    run_workflow("demo_distil", f"SiDDistill.iterations={args.iterations}", "SiDDistill.existing_run=start over")
-    print("\n2/3 Sampling the student that comes with the pack", flush=True)
+    say = open_outputs()[0].write
+    demo = Demo(args, say)
+    demo.announce()
+    say(f"\n1/3 Distilling the demo teacher into a 4-step student: {in_words(demo.distilling_s())}")
+    existing = "start over" if args.start_over else "continue it"
+    run_workflow("demo_distil", f"SiDDistill.iterations={args.iterations}", f"SiDDistill.existing_run={existing}")
+    say(f"\n2/3 Sampling the student that comes with the pack: {in_words(demo.sampling_s())}")
     run_workflow("demo_sample_student")
+    say(f"\n3/3 Measuring teacher and students on {args.captions} captions: {in_words(demo.measuring_s())}")
+    demo.measure()
+    say(f"Done in {(time.monotonic() - demo.began) / 60:.1f} min")
 
-    print(f"\n3/3 Measuring teacher and students on {args.captions} captions", flush=True)
-    start_comfyui()
-    import comfy.model_management
-    from demo_protocol import DemoProtocol
 
-    emoji = load_emoji()
-    protocol = DemoProtocol(emoji, comfy.model_management.get_torch_device())
-    artist = Artist(emoji.captions, batch=64)
-    mine = newest_student("emoji_student")
-    settings = [
-        TEACHER_50,
-        TEACHER_4,
-        TEACHER_2,
-        Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student"),
-        Setting(1, student=ASSETS / "student_1_step.safetensors", name="student"),
-        Setting(4, student=mine, name=f"yours ({args.iterations} iterations)"),
-    ]
-    captions = some_captions(len(emoji.captions), args.captions)
-    results = []
-    for setting in settings:
-        print(f"  {setting.title}", flush=True)
-        results.append(evaluate(setting, artist, protocol, captions, seeds=1))
-
-    shown = torch.tensor([emoji.captions.index(caption) for caption in SHOWN])
-    rows = {setting.title: artist.draw(setting, shown, seed=0).images for setting in settings}
-    sheet_file = BASE / "output" / "contact_sheet.png"
-    contact_sheet(rows, list(SHOWN)).save(sheet_file)
-
-    print("\n" + table(results, protocol))
-    print(
-        f"\nLess distance and more R@10 are better; README.md says what they are. With {args.captions} pictures, a few "
-        "percent are chance: its table is of all 1,405, in five runs."
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--iterations", type=positive, default=150, help="of the distillation (default: %(default)s)")
+    parser.add_argument("--captions", type=positive, default=256, help="pictures for each row (default: %(default)s)")
+    parser.add_argument(
+        "--start-over",
+        action="store_true",
+        help="distil anew (default: an earlier run goes on where it was stopped, and one that is complete is used)",
     )
-    print(f"Your student: {mine}")
-    print(f"Contact sheet: {sheet_file}")
-    print(f"Done in {(time.monotonic() - began) / 60:.1f} min")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"give a number from 1 on, not {text}")
+    return int(text)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+class Demo:
+    """What is measured, with what, and how fast this machine turned out to be."""
+
+    def __init__(self, args: argparse.Namespace, say: Callable[[str], None]) -> None:
+        self.args, self.say, self.began = args, say, time.monotonic()
+        with Ticker(say, "loading ComfyUI and trying this machine's speed"):
+            start_comfyui()
+            import comfy.model_management
+            from demo_protocol import DemoProtocol
+            from features import image_features, load_feature_network
+
+            self.load_s = time.monotonic() - self.began
+            self.emoji = load_emoji()
+            device = comfy.model_management.get_torch_device()
+            self.protocol = functools.partial(DemoProtocol, self.emoji, device)
+            network, some = load_feature_network(device), self.emoji.images[:TRIED_AT_ONCE]
+            self.score_s = seconds_of(lambda: image_features(network, some)) / TRIED_AT_ONCE
+            self.artist = Artist(self.emoji.captions, batch=TRIED_AT_ONCE)
+            self.forward_s = self._try()
+
+    def _try(self) -> float:
+        """Seconds for one evaluation of the network for one picture, by the second of two batches."""
+        some = some_captions(len(self.emoji.captions), TRIED_AT_ONCE)
+        for _warm_up_first in range(2):
+            drawn = self.artist.draw(STUDENT_4, some, seed=0)
+        return drawn.seconds / drawn.forwards
+
+    def distilling_s(self) -> float:
+        """An estimate: without what an earlier run has done already."""
+        return WORKFLOW_LOADS * self.load_s + self.args.iterations * ITERATION_FORWARDS * self.forward_s
+
+    def sampling_s(self) -> float:
+        return WORKFLOW_LOADS * self.load_s
+
+    def setting_s(self, setting: Setting) -> float:
+        return self.args.captions * (FORWARDS[setting.sampler, setting.steps] * self.forward_s + self.score_s)
+
+    def measuring_s(self) -> float:
+        return self.prepare_s() + sum(self.setting_s(setting) for setting in (*SHIPPED, STUDENT_4))
+
+    def prepare_s(self) -> float:
+        return len(self.emoji.captions) * self.score_s
+
+    def announce(self) -> None:
+        parts = {"distilling": self.distilling_s(), "sampling": self.sampling_s(), "measuring": self.measuring_s()}
+        listed = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in parts.items())
+        self.say(f"On this machine it takes {in_words(sum(parts.values()))} in all: {listed}. Each part corrects that.")
+
+    def measure(self) -> None:
+        """Draw and score with each setting, and say and show what came out."""
+        mine = newest_student("emoji_student")
+        settings = [*SHIPPED, Setting(4, student=mine, name=f"yours ({self.args.iterations} iterations)")]
+        captions = some_captions(len(self.emoji.captions), self.args.captions)
+        with Ticker(self.say, "looking at the real pictures", self.prepare_s()):
+            protocol = self.protocol()
+        results = []
+        for number, setting in enumerate(settings):
+            left_s = sum(self.setting_s(later) for later in settings[number:])
+            self.say(f"  {setting.title} ({in_words(left_s)} left)")
+            with Ticker(self.say, setting.title, self.setting_s(setting)):
+                results.append(evaluate(setting, self.artist, protocol, captions, seeds=1))
+            self.forward_s = results[-1].seconds / results[-1].forwards
+        with Ticker(self.say, "drawing the contact sheet"):
+            sheet_file = self.draw_sheet(settings)
+            shown = table(results, protocol)
+        self.say(f"\n{shown}")
+        self.say(
+            "\nLess distance and more R@10 are better; README.md says what they are. With "
+            f"{self.args.captions} pictures, a few percent are chance: its table is of all 1,405, in five runs."
+        )
+        self.say(f"Your student: {mine}\nContact sheet: {sheet_file}")
+
+    def draw_sheet(self, settings: list[Setting]) -> Path:
+        shown = torch.tensor([self.emoji.captions.index(caption) for caption in SHOWN])
+        rows = {setting.title: self.artist.draw(setting, shown, seed=0).images for setting in settings}
+        file = BASE / "output" / "contact_sheet.png"
+        contact_sheet(rows, list(SHOWN)).save(file)
+        return file
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import command
+
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC_PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -19,8 +21,8 @@ WINDOWS_PLACES = (
     "Microsoft/Edge/Application/msedge.exe",
 )
 HOW_TO_GET = (
-    "no Chromium or Chrome was found. Install one (Debian: apt install chromium), "
-    "or name its executable in the environment variable CHROMIUM"
+    "Install Chromium or Chrome (Debian: apt install chromium), or name its executable in the environment variable "
+    "CHROMIUM: none was found."
 )
 
 
@@ -40,17 +42,12 @@ def install() -> str | None:
     """Install Debian's chromium where we are allowed to, which is in a CI container."""
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         return None
-    print("Installing chromium by apt-get (113 MB to download, 479 MB on disk).", flush=True)
+    command.say("Installing chromium by apt-get (113 MB to download, 479 MB on disk).")
     quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-        done = subprocess.run(
-            ["apt-get", "-q", *arguments],
-            env=quiet,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode:
-            print(f"apt-get {arguments[0]} failed:\n{done.stdout[-2000:]}", flush=True)
+        with command.start(["apt-get", "-q", *arguments], quiet, "/", subprocess.PIPE) as process:
+            output = process.stdout.read().decode("utf-8", "replace")
+        if process.returncode:
+            command.say(f"apt-get {arguments[0]} failed:\n{output[-2000:]}")
             return None
     return find()

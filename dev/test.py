@@ -17,16 +17,20 @@ def main() -> int:
     try:
         made = environment.ensure(test_tools=True)
     except environment.SetupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return command.fail(str(error))
+    except KeyboardInterrupt:
+        command.say("interrupted; what is done is kept", sys.stderr)
+        return command.INTERRUPTED
     variables = dict(os.environ, COMFYUI_PATH=str(made.comfyui), **browser_variables())
     codes = []
     for module, *arguments in CHECKS:
         extra = sys.argv[1:] if module == "pytest" else []
-        print(" ".join(["\n$", module, *arguments, *extra]), flush=True)
+        command.say(" ".join(["\n$", module, *arguments, *extra]))
         # Isolated: else the repository root is on sys.path, where nodes/ shadows ComfyUI's own nodes.py.
         line = [str(made.python), "-I", "-m", module, *arguments, *extra]
         codes.append(command.run(line, variables, str(environment.ROOT)))
+        if codes[-1] > 128:  # ended by a signal: that was meant for all of it
+            return codes[-1]
     return next((code for code in codes if code), 0)
 
 
@@ -35,7 +39,7 @@ def browser_variables() -> dict[str, str]:
     is_ci = os.environ.get("CI", "").lower() in ("true", "1")
     found = browser.find() or (browser.install() if is_ci else None)
     if found is None:
-        print(f"The browser tests will {'fail' if is_ci else 'be skipped'}: {browser.HOW_TO_GET}", flush=True)
+        command.say(f"{browser.HOW_TO_GET} The browser tests will {'fail' if is_ci else 'be skipped'} without one.")
     variables = {"CHROMIUM": found} if found else {}
     if is_ci:
         variables["SID_REQUIRE_BROWSER"] = "1"

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,12 +30,14 @@ def _import_pack() -> None:
 
 # Here and not in a fixture: test modules say `from sid_pack.sid_core import ...` at their top.
 _import_pack()
+# A termination unwinds as Ctrl-C does, so that fixtures end the servers and browsers that they have started.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
     """The ComfyUI to test against: COMFYUI_PATH, which dev/test.py sets, else the one that it has unpacked."""
-    path = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".sid" / "comfyui")
+    path = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".sid" / "comfyui").expanduser()
     if not (path / "main.py").is_file():
         pytest.exit(f"no ComfyUI at {path}: run `python dev/test.py`, which gets one, or set COMFYUI_PATH", 1)
     return path

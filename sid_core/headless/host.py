@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -12,73 +11,160 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from . import HeadlessError
+from . import HeadlessError, keeper
 
 PACK = Path(__file__).resolve().parents[2]
 # Custom nodes of the user's are loaded too, and a cold disk with many of them takes minutes.
 START_LIMIT_S = 300.0
+START_NEWS_S = 5.0
+# How long an interrupted node may take to save what it has.
+SAVE_GRACE_S = 60.0
 STOP_GRACE_S = 10.0
 LOG_TAIL_LINES = 25
 
 
 @dataclass(frozen=True)
 class Host:
-    """A running ComfyUI: its address, the folders it works in, and its log so far."""
+    """A running ComfyUI: its address, the folders it works in, and its keeper with the folder that both write into."""
 
     url: str
     base_directory: Path
     output_directory: Path
-    log: Path
+    scratch: Path
+    keeper: subprocess.Popen
 
     def log_tail(self) -> str:
         """The last lines of its log, indented for use inside an error message."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        log = self.scratch / keeper.LOG
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
         return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
+
+    def check(self, doing: str) -> None:
+        """Raise HeadlessError with the end of its log where it has ended. doing: "while …", for the message."""
+        code = _read_number(self.scratch / keeper.EXIT_CODE)
+        if code is None and self.keeper.poll() is None:
+            return
+        ended = "its keeper was killed" if code is None else f"it ended with code {code}"
+        raise HeadlessError(f"Look into ComfyUI's log, of which this is the end: {ended} {doing}.\n{self.log_tail()}")
 
 
 def find_comfyui(given: Path | None) -> Path:
     """The ComfyUI to start: the given one, else COMFYUI_PATH, else the one in whose custom_nodes the pack lies."""
     if given is None and os.environ.get("COMFYUI_PATH"):
-        given = Path(os.environ["COMFYUI_PATH"])
+        given = user_path(os.environ["COMFYUI_PATH"])
     if given is None and PACK.parent.name == "custom_nodes":
         given = PACK.parent.parent
     if given is None:
-        raise HeadlessError("which ComfyUI? Give its folder by --comfyui or COMFYUI_PATH, or a running one by --server")
+        raise HeadlessError(
+            "Give ComfyUI's folder by --comfyui or COMFYUI_PATH, or the address of a running one by --server."
+        )
     if not ((given / "main.py").is_file() and (given / "comfy").is_dir()):
-        raise HeadlessError(f"{given} is no ComfyUI: it has no main.py beside a folder comfy")
+        raise HeadlessError(f"Give the folder of a ComfyUI: {given} has no main.py beside a folder comfy.")
     return given.resolve()
 
 
+def user_path(text: str) -> Path:
+    """A path as users write it where no shell has read it: with ~, and in quotes as Windows copies it."""
+    stripped = text.strip()
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+        stripped = stripped[1:-1]
+    return Path(os.path.expanduser(stripped))
+
+
 @contextlib.contextmanager
-def serve(comfyui: Path, *, base_directory: Path | None = None, output_directory: Path | None = None) -> Iterator[Host]:
-    """Start the ComfyUI in that folder, wait until it answers, and end it when the block is left, however it is."""
+def serve(
+    comfyui: Path,
+    *,
+    base_directory: Path | None = None,
+    output_directory: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Host]:
+    """Start the ComfyUI in that folder, wait until it answers, and end it when the block is left, however it is.
+
+    Whatever ends this process, also by SIGKILL, ends that ComfyUI and all it has started, and removes its scratch
+    folder; a graph that it is running is interrupted and may save. say: told now and then that it is still starting.
+    check: raises what is to end the wait for it.
+    """
     base = (base_directory or comfyui).resolve()
     output = (output_directory or base / "output").resolve()
     custom_nodes = base / "custom_nodes"
     if base_directory:
         custom_nodes.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="sid-", ignore_cleanup_errors=True) as scratch_name:
-        scratch = Path(scratch_name).resolve()
+    device = _device_arguments()
+    with _scratch() as (scratch, kept):
         port = _free_port()
-        arguments = ["--port", str(port), "--disable-api-nodes", "--output-directory", str(output)]
+        arguments = ["--port", str(port), "--disable-api-nodes", "--output-directory", str(output), *device]
         if base_directory:
             arguments += ["--base-directory", str(base)]
-        arguments += _kept_apart(scratch) + _device_arguments()
+        arguments += _kept_apart(scratch)
         if not _holds_pack(custom_nodes):
             arguments += ["--extra-model-paths-config", str(_expose_pack(scratch))]
-        host = Host(f"http://127.0.0.1:{port}", base, output, scratch / "comfyui.log")
-        with host.log.open("wb") as log:
-            process = _spawn([sys.executable, "main.py", *arguments], comfyui, log)
-        try:
-            _wait_until_ready(process, host)
-            yield host
-        finally:
-            _stop(process)
+        host = Host(f"http://127.0.0.1:{port}", base, output, scratch, kept)
+        _tell(kept, command=[sys.executable, "main.py", *arguments], folder=str(comfyui), url=host.url)
+        _wait_until_ready(host, say, check)
+        yield host
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[tuple[Path, subprocess.Popen]]:
+    """A folder for one ComfyUI, and the keeper that will remove it."""
+    # Random, so that the keeper can be told before the folder is there.
+    scratch = Path(tempfile.gettempdir()).resolve() / f"sid-{uuid.uuid4().hex}"
+    # A session of its own: what the console sends is for this process, and the keeper acts when this one ends.
+    apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+    kept = subprocess.Popen(
+        [sys.executable, "-I", keeper.__file__],
+        # The log is read as UTF-8; a Windows console page could not even hold some of ComfyUI's messages.
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **apart,
+    )
+    try:
+        _write_line(kept, {"scratch": str(scratch)})
+        scratch.mkdir(mode=0o700)
+        yield scratch, kept
+    finally:
+        _end(kept, scratch)
+
+
+def _tell(kept: subprocess.Popen, *, command: list[str], folder: str, url: str) -> None:
+    limits = {"save_s": SAVE_GRACE_S, "end_s": STOP_GRACE_S}
+    _write_line(kept, {"command": command, "folder": folder, "url": url, **limits})
+
+
+def _write_line(kept: subprocess.Popen, order: dict[str, object]) -> None:
+    assert kept.stdin is not None
+    kept.stdin.write(json.dumps(order).encode() + b"\n")
+    kept.stdin.flush()
+
+
+def _end(kept: subprocess.Popen, scratch: Path) -> None:
+    """Ask the keeper to end the ComfyUI and wait until it has; a keeper that was killed is stood in for."""
+    with contextlib.suppress(OSError):  # it has gone
+        _write_line(kept, {})
+    with contextlib.suppress(OSError):
+        kept.stdin.close()
+    if kept.wait() != 0:
+        leader = _read_number(scratch / keeper.PROCESS_ID)
+        if leader is not None:
+            keeper.kill_group(leader)
+        keeper.remove(scratch)
+
+
+def _read_number(file: Path) -> int | None:
+    """What the keeper has written there; None before it has."""
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _free_port() -> int:
@@ -130,46 +216,26 @@ def link_or_copy_pack(target: Path) -> None:
         shutil.copytree(PACK, target, ignore=shutil.ignore_patterns(".*", "__pycache__"))
 
 
-def _spawn(command: list[str], folder: Path, log: BinaryIO) -> subprocess.Popen:
-    # A group of its own: Ctrl-C in the console reaches us alone, and we end the group with all it started.
-    group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
-    # The log is read as UTF-8; a Windows console page could not even hold some of ComfyUI's messages.
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group
-    )
-
-
-def _wait_until_ready(process: subprocess.Popen, host: Host) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
+def _wait_until_ready(host: Host, say: Callable[[str], None], check: Callable[[], None]) -> None:
+    began = said = time.monotonic()
     while not _answers(host.url):
-        if process.poll() is not None:
-            raise HeadlessError(f"ComfyUI ended with code {process.returncode} while starting:\n{host.log_tail()}")
-        if time.monotonic() > deadline:
-            raise HeadlessError(f"ComfyUI did not answer within {START_LIMIT_S:.0f} s of its start:\n{host.log_tail()}")
+        check()
+        host.check("while it was starting")
+        now = time.monotonic()
+        if now > began + START_LIMIT_S:
+            raise HeadlessError(
+                "Look into ComfyUI's log, of which this is the end: it does not answer "
+                f"{START_LIMIT_S:.0f} s after its start.\n{host.log_tail()}"
+            )
+        if now > said + START_NEWS_S:
+            said = now
+            say(f"ComfyUI is starting, {now - began:.0f} s so far")
         time.sleep(0.1)
 
 
 def _answers(url: str) -> bool:
-    # A proxy of the user's must not be asked for an address on this machine.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(f"{url}/prompt", timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
+        keeper.ask(f"{url}/prompt")
+    except (urllib.error.URLError, OSError, ValueError):
         return False
-
-
-def _stop(process: subprocess.Popen) -> None:
-    if os.name == "nt":
-        subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
-        process.wait()
-        return
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_GRACE_S)
-    # Also where the leader is gone already: what it started may live on. macOS answers EPERM for a group of zombies.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return True

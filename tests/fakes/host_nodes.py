@@ -47,7 +47,9 @@ class FakeTraining:
                 PromptServer.instance.send_progress_text(f"loss {1 / (step + 1):.3f}", node_id)
         except comfy.model_management.InterruptProcessingException:
             time.sleep(0.5)
-            Path(folder_paths.get_output_directory(), "saved.txt").write_text("saved", encoding="utf-8")
+            saved = Path(folder_paths.get_output_directory(), "saved.txt")
+            saved.parent.mkdir(exist_ok=True)
+            saved.write_text("saved", encoding="utf-8")
             raise
         return {"ui": {"text": ["done"]}}
 
