@@ -10,6 +10,8 @@ from .sheet import Column, Node, Output, Sheet
 TITLE, SLOT, WIDGET, MULTILINE, BODY_END = 30, 20, 24, 100, 16
 NODE_GAP, COLUMN_GAP, GROUP_PADDING, GROUP_TITLE = 24, 52, 16, 44
 NOTE_WIDTH = 340
+# Nodes of the pack that say something below their widgets, and the lines that they take for it.
+SAYS, SAID_LINE, SAID_EDGE = {"SiDPrompts": 1, "SiDScheduler": 1, "SiDGenerate": 1, "SiDSaveStudent": 3}, 14, 36
 PACK = "comfyui-sid"
 OTHER_PACKS = {"IPAdapter": "comfyui_ipadapter_plus"}  # by what the names of their nodes begin with
 NAMESPACE = uuid.UUID("5d1c0c3e-0f6f-4c8b-9a53-6f1f3a8e5b70")
@@ -105,7 +107,8 @@ def _height(node: Node, definitions: Definitions) -> int:
     slots = max(sum(not each.is_widget for each in inputs), len(definitions[node.kind]["output"]))
     lines = sum((each.is_widget and not each.is_multiline) + each.has_control for each in inputs)
     boxes = sum(each.is_multiline for each in inputs)
-    return slots * SLOT + lines * WIDGET + boxes * MULTILINE + BODY_END
+    said = SAYS[node.kind] * SAID_LINE + SAID_EDGE if node.kind in SAYS else 0
+    return slots * SLOT + lines * WIDGET + boxes * MULTILINE + said + BODY_END
 
 
 def _note(sheet: Sheet) -> dict[str, Any]:
