@@ -119,14 +119,14 @@ def _refusal(graph: Graph, answer: dict[str, Any]) -> str:
 
 def failure(graph: Graph, kind: str, data: dict[str, Any]) -> str | None:
     """The text of an event that says the graph failed, None for any other event."""
+    if kind not in ("execution_interrupted", "execution_error"):
+        return None
     name = title(graph, str(data.get("node_id")))
     if kind == "execution_interrupted":
         return f"Run it again to go on: it was interrupted at {name}."
-    if kind == "execution_error":
-        # ComfyUI puts tips for the user, or an empty line, below the message.
-        message = str(data.get("exception_message")).strip()
-        return f"{name}, class {data.get('node_type')}: {data.get('exception_type')}: {message}"
-    return None
+    # ComfyUI puts tips for the user, or an empty line, below the message.
+    message = str(data.get("exception_message")).strip()
+    return f"{name}, class {data.get('node_type')}: {data.get('exception_type')}: {message}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,7 @@ START_NEWS_S = 5.0
 SAVE_GRACE_S = 60.0
 STOP_GRACE_S = 10.0
 LOG_TAIL_LINES = 25
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # newer versions write them into files as well
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Host:
     def log_tail(self) -> str:
         """The last lines of its log, indented for use inside an error message."""
         log = self.scratch / keeper.LOG
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        lines = COLOUR.sub("", text).splitlines()
         return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
     def check(self, doing: str) -> None:

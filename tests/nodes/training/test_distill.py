@@ -562,7 +562,8 @@ def test_comfyui_ended_in_mid_run_costs_what_came_after_the_last_checkpoint(run_
     with serve(comfyui_path, base_directory=tmp_path) as host:
         (keeper,) = psutil.Process().children()
         (server,) = keeper.children()
-        queued = threading.Thread(target=lambda: _ignoring_its_end(Run(host.url, graph, lambda _: None)), daemon=True)
+        run = Run(host.url, graph, lambda _: None, check_host=host.check)
+        queued = threading.Thread(target=lambda: _ignoring_its_end(run), daemon=True)
         queued.start()
         deadline = time.monotonic() + 120
         while len(checkpoints(left)) < 2:
