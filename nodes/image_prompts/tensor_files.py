@@ -39,7 +39,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
         if sum(tensor.nbytes for tensor in tensors.values()) > 2 * path.stat().st_size:
             raise _NotPlainError("its tensors claim to be larger than the file.")
     except (NotACheckpointError, _NotPlainError, OSError) as error:
-        said = str(error).replace(str(path), path.name)
+        said = error.why if isinstance(error, NotACheckpointError) else str(error).replace(str(path), path.name)
         raise ValueError(f"Download {path.name} again, as .safetensors if there is one: {said}") from error
     return tensors
 

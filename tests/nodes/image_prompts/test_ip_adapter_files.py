@@ -199,13 +199,21 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "harmful").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"<html>not found</html>", bytes(range(256)) * 9])
-@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
-def test_broken_files(tmp_path, content, suffix):
-    path = tmp_path / f"broken{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken.*(download it again|truncated)"):
-        load(path)
+@pytest.mark.parametrize(
+    ("content", "as_pickle", "as_safetensors"),
+    [
+        (b"", "truncated", "truncated"),
+        (b"PK\x03\x04 cut", "truncated", "a zip archive"),
+        (b"<html>not found</html>", "truncated, damaged or of another kind", "a web page"),
+        (bytes(range(256)) * 9, "truncated, damaged or of another kind", "truncated"),
+    ],
+)
+def test_broken_files(tmp_path, content, as_pickle, as_safetensors):
+    for suffix, reason in ((".bin", as_pickle), (".safetensors", as_safetensors)):
+        path = tmp_path / f"broken{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^Download broken{suffix} again, .*: it is .*{reason}"):
+            load(path)
 
 
 def test_a_cut_file(tmp_path):
