@@ -335,7 +335,7 @@ def test_another_packs_prompt_in_their_patch_stays_as_it_is(plus, sd15):
     only_identity.set_model_attn2_replace(replacements(theirs)["input", 1], "input", 1)
     patch = replacements(only_identity)["input", 1]
     patch.callback, patch.kwargs = patch.callback[1:], patch.kwargs[1:]
-    with pytest.raises(ValueError, match="Connect one before this node"):
+    with pytest.raises(ValueError, match="^Connect an image prompt before this node"):
         cleaned(only_identity)
 
 
@@ -424,11 +424,14 @@ def test_it_does_the_same_on_theirs_as_on_ours(plus, sd15, cfg):
 
 def test_a_third_chunk_is_conditional(plus, sd15):
     """As guiders with two prompts have it, for which they have a case of their own."""
+    from sid_pack.nodes.host import halves
+
     clean = cleaned(applied(plus, sd15, adapter_file(SD15_WIDTHS, 1)), attention_strength=2.0)
     prompt, other, text = (torch.randn(2, length, 32, generator=torch.manual_seed(length)) for length in (6, 7, 5))
     other = other[:, :6]
     options = {"block": ("input", 1), "transformer_index": 0, "n_heads": 2, "original_shape": (2, 4, 2, 3)}
     options |= {"sigmas": torch.tensor([10.0]), "activations_shape": (2, 32, 2, 3)}
+    options[halves.OF_PLACES] = halves._Places((halves.PROMPT, halves.UNCONDITIONAL, halves.PROMPT))
 
     def attention(chunks, q):
         texts = text.repeat(len(chunks), 1, 1)
