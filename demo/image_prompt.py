@@ -78,7 +78,7 @@ def new_adapter(model) -> nn.Module:
     attentions = [cross_attention(model, layer) for layer in layers]
     network = IPAdapter(
         Resampler(resampler_shapes(width)),
-        [{"to_k_ip.weight": text.to_k.weight, "to_v_ip.weight": text.to_v.weight} for text in attentions],
+        [{"k": text.to_k.weight, "v": text.to_v.weight} for text in attentions],
     )
     for module in network.modules():
         if isinstance(module, nn.Linear):

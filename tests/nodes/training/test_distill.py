@@ -508,18 +508,18 @@ def test_a_second_run_in_the_folder_is_refused(run_graph, runs):
     assert run_graph(distilled(run_name="busy")).success
 
 
-def test_starting_over_keeps_the_old_run_until_the_new_one_has_as_many_iterations(run_graph, runs, caplog):
+def test_starting_over_keeps_the_old_run_until_the_new_one_has_as_many_iterations(run_graph, runs):
     assert run_graph(distilled(iterations=3, run_name="anew", seed=1)).success
     result = run_graph(distilled(iterations=2, run_name="anew", seed=2))
     assert result.success, result.error
-    assert "The run of 3 iterations that was here is in replaced" in caplog.text
+    assert "The run of 3 iterations that was here is in replaced" in said_on_node(result)[-1]
     assert checkpoints(runs / "anew") == ["state_0000002.safetensors"] and len(metrics(runs / "anew")) == 2
     assert checkpoints(runs / "anew" / "replaced") == ["state_0000003.safetensors"]
     assert run_graph(distilled(iterations=3, run_name="anew", seed=2, existing_run="continue it")).success
     assert not (runs / "anew" / "replaced").exists()
 
 
-def test_start_over_that_stays_set_goes_on_after_cancel(run_graph, runs, monkeypatch, caplog):
+def test_start_over_that_stays_set_goes_on_after_cancel(run_graph, runs, monkeypatch):
     """The same graph twice, as a user runs it again who has cancelled it; and a third time, when it is finished."""
     import comfy.model_management
 
@@ -539,9 +539,9 @@ def test_start_over_that_stays_set_goes_on_after_cancel(run_graph, runs, monkeyp
         assert not run_graph(graph).success
     reached = metrics(runs / "again")
     assert len(reached) == 2
-    caplog.clear()
-    assert run_graph(graph).success
-    assert "The run goes on, as 'start over' began it" in caplog.text
+    result = run_graph(graph)
+    assert result.success, result.error
+    assert "The run goes on, as 'start over' began it" in said_on_node(result)[-1]
     assert metrics(runs / "again")[:2] == reached and len(metrics(runs / "again")) == 4
     assert not (runs / "again" / "replaced").exists()
     assert run_graph(distilled(iterations=1, run_name="again", seed=2, save_every=2)).success
