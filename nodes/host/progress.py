@@ -23,6 +23,11 @@ class Progress:
         self.bar = comfy.utils.ProgressBar(total)
         self.said_on_node = self.said_on_console = float("-inf")
 
+    def tell(self, text: str) -> None:
+        """Say something that is on the node until there is something newer; it is in the console as well."""
+        log.info("%s", text)
+        say.on_node("\n".join([text, *self.lines]), self.node_id)
+
     def remark(self, text: str) -> None:
         """Say something that stays on the node, once; it is in the console as well."""
         if text not in self.lines:

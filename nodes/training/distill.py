@@ -16,8 +16,6 @@ from ...sid_core.files.student import StudentInfo
 from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
-from ...sid_core.words import log
-from ..host import say
 from ..host.fingerprints import weights_digest
 from ..host.inputs import widgets
 from ..host.latents import latent_shapes, model_latent, unusual_size
@@ -114,19 +112,12 @@ class SiDDistill(Node):
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
         with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
             progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
-            for told in before_distilling(teacher):
+            for told in [*before_distilling(teacher), *filter(None, (unusual_size(model, shape) for shape in shapes))]:
                 progress.warn(told)
-            for shape in shapes:
-                if unusual := unusual_size(model, shape):
-                    progress.warn(unusual)
             show = decoder(model, inputs.vae, shapes[0])
             try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info)
-            buckets = [
-                Bucket(
-                    shape, encoded(inputs.clip, inputs.prompts, guider, torch.zeros(1, *shape), cls.hidden.unique_id)
-                )
-                for shape in shapes
-            ]
+            latents = [torch.zeros(1, *shape) for shape in shapes]
+            encodings = [encoded(inputs.clip, inputs.prompts, guider, x, cls.hidden.unique_id) for x in latents]
             if not on_cpu:
                 comfy.model_management.unload_all_models()  # the text encoder has done its part
             roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
@@ -134,7 +125,7 @@ class SiDDistill(Node):
             training = Training(
                 run=run,
                 roles=roles,
-                buckets=buckets,
+                buckets=list(map(Bucket, shapes, encodings)),
                 process=process,
                 device=model.load_device,
                 folder=folder,
@@ -143,20 +134,22 @@ class SiDDistill(Node):
                 schedule=inputs.schedule(),
                 savings=savings,
             )
-            planned = training.plan_memory(inputs.micro_batch)
-            log.info("%s", planned)
-            say.on_node(planned, cls.hidden.unique_id)
+            progress.tell(training.plan_memory(inputs.micro_batch))
             if inputs.existing_run == START_OVER:
                 training.start_over()
             training.resume()
             training.train(show)
-            if lora:
-                with run.averaged_weights():
-                    student = with_lora(teacher.model_patcher, lora_tensors(model, roles.student), info)
-            else:
-                weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
-                student = as_student(teacher.model_patcher, weights, info)
+            student = averaged_student(teacher.model_patcher, run, info, model if lora else None)
         return io.NodeOutput(student, str(folder.path))
+
+
+def averaged_student(base: ModelPatcher, run: Run, info: StudentInfo, adapted: ModelPatcher | None) -> ModelPatcher:
+    """What was learnt, as a MODEL. adapted: the one that the LoRAs are on; None where the whole network was trained."""
+    if adapted is None:
+        weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
+        return as_student(base, weights, info)
+    with run.averaged_weights():
+        return with_lora(base, lora_tensors(adapted, run.student), info)
 
 
 def require_sid_guider(guider: object) -> SiDGuider:

@@ -218,11 +218,11 @@ def test_reading_and_drawing_are_told_and_can_be_cancelled_at_any_prompt(run_gra
     file.write_text("\n".join(f"prompt {i}" for i in range(100)))
     said = []
     monkeypatch.setattr(module, "NODE_SECONDS", 0)
-    monkeypatch.setattr(module.say, "on_node", lambda text, node_id: said.append(text))
+    monkeypatch.setattr(module.say, "on_node", lambda text, node_id=None: said.append(text))
     assert run_graph(prompts(file=str(file))).success
     assert said[-3:] == ["reading prompts: 98", "reading prompts: 99", "100 prompts"]
 
-    def cancel(text, node_id):
+    def cancel(text, node_id=None):
         said.append(text)
         if text == "reading prompts: 40":
             comfy.model_management.interrupt_current_processing()
@@ -233,7 +233,8 @@ def test_reading_and_drawing_are_told_and_can_be_cancelled_at_any_prompt(run_gra
         began = time.monotonic()
         result = run_graph(graph)
         assert not result.success and ("execution_interrupted" in [event for event, _ in result.events])
-        assert said[-1] == "reading prompts: 40" and time.monotonic() - began < 5
+        assert said[-2:] == ["reading prompts: 40", "Queue again to run this: it was cancelled."]
+        assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("seed", range(6))
