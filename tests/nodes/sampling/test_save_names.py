@@ -136,11 +136,12 @@ def output(comfyui, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
     for kind in ("loras", "diffusion_models"):
         (tmp_path / "output" / kind).mkdir(parents=True)
-        folder_paths.add_model_folder_path(kind, str(tmp_path / "output" / kind))
+        # Of all that there is in a test run, models and this output alone.
+        models = str(Path(folder_paths.models_dir) / kind)
+        places = ([models, str(tmp_path / "output" / kind)], folder_paths.supported_pt_extensions)
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, places)
     folder_paths.filename_list_cache.clear()
     yield tmp_path / "output"
-    for kind in ("loras", "diffusion_models"):
-        folder_paths.folder_names_and_paths[kind][0].remove(str(tmp_path / "output" / kind))
     folder_paths.filename_list_cache.clear()
 
 
