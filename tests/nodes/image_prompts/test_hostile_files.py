@@ -114,7 +114,7 @@ def mutated(content, draw):
 
 def test_mutated_files_are_taken_or_refused_in_words(tmp_path, originals, loaded):
     draw, paths = random.Random(0), list(originals)
-    for number in range(300):
+    for number in range(400):
         original = originals[number % len(originals)]
         path = tmp_path / f"{original.stem}-{number}{original.suffix}"
         path.write_bytes(mutated(original.read_bytes(), draw))
@@ -123,7 +123,7 @@ def test_mutated_files_are_taken_or_refused_in_words(tmp_path, originals, loaded
     assert all(found[path.name] is None for path in originals)
     said = {path.name: found[path.name] for path in paths}
     assert [(name, text) for name, text in said.items() if not in_words(name, text)] == []
-    assert sum(text is not None for text in said.values()) > 150
+    assert sum(text is not None for text in said.values()) > 200
 
 
 class Called:
@@ -204,10 +204,10 @@ def hostile(canary):
     """Whole files, by suffix."""
     pickles = list(by_hand(canary))
     pickles += [pickle.dumps({"ip_adapter": Called(Path.touch, Path(canary))}, protocol) for protocol in range(2, 5)]
-    for number, pickled in enumerate(pickles):
-        yield pickled if number % 2 else old_file(pickled)
-        if number % 3 == 0:
-            yield zip_file(pickled)
+    for pickled in pickles:
+        yield pickled
+        yield old_file(pickled)
+        yield zip_file(pickled)
     for shape, stride, numel in [
         ((HUGE,), (1,), HUGE),
         ((HUGE,), (1,), 4),
@@ -233,7 +233,7 @@ def test_hostile_pickles_run_nothing_and_stay_small(tmp_path, loaded):
     for number, size in enumerate((len(header), 3 << 30, 2**63)):
         paths.append(tmp_path / f"{number}.safetensors")
         paths[-1].write_bytes(size.to_bytes(8, "little") + header)
-    assert len(paths) >= 150
+    assert len(paths) > 300
     found = loaded(paths)
     assert not canary.exists()
     said = {path.name: found[path.name] for path in paths}
