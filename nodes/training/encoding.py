@@ -19,6 +19,7 @@ from ..host import say
 from ..host.conditioning import conditioning_tensors, fixed_lengths
 from ..host.fingerprints import encoding_digest
 from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, duration
+from ..host.reach import is_local
 from ..sampling.guiders import SiDGuider
 
 
@@ -41,7 +42,8 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
             comfy.model_management.throw_exception_if_processing_interrupted()
             with torch.inference_mode():
                 conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-            yield conditioning_tensors(model, conditioning, latent, like=uncond, text=text)
+            # It may be out of a file, of which other machines are told nothing.
+            yield conditioning_tensors(model, conditioning, latent, like=uncond, text=text if is_local() else "")
 
     uncond = conditioning_tensors(model, guider.empty_prompt, latent)
     lengths = fixed_lengths(model, guider.empty_prompt, latent)
