@@ -11,6 +11,7 @@ from torch import Tensor
 # Pixels of a side of the pictures that a family was trained on, by its name among the host's classes. What is trained
 # from other models of these families, and other families, may be of any size.
 NATIVE_SIDES = {"SD15": 512, "SDXL": 1024, "SD3": 1024}
+MOST_PIXELS = 16_384  # of a side
 MOST_OFF = 2.0  # times as many pixels, or as few, that are not worth a word
 
 
@@ -38,10 +39,10 @@ def latent_shapes(model: ModelPatcher, sizes: str) -> list[tuple[int, ...]]:
     for size in filter(None, (part.strip() for part in sizes.split(","))):
         match = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", size)
         width, height = map(int, match.groups()) if match else (0, 0)
-        if not width or not height or width % pixels or height % pixels:
+        if not all(0 < side <= MOST_PIXELS and side % pixels == 0 for side in (width, height)):
             raise ValueError(
                 f"Write more_sizes as width x height in pixels with commas between, such as 832x1216, 1216x832, all "
-                f"multiples of {pixels}; it has {size!r}."
+                f"multiples of {pixels} up to {MOST_PIXELS}; it has {size!r:.60}."
             )
         shapes.append((channels, height // pixels, width // pixels))
     return shapes

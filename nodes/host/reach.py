@@ -9,6 +9,7 @@ import folder_paths
 from comfy.cli_args import args
 
 SWITCH = "SID_READ_ANYWHERE"
+LONGEST = 255  # bytes of a name, on nearly all file systems
 
 
 class OutOfReachError(PermissionError):
@@ -40,6 +41,8 @@ def place_of(given: str) -> Path:
         name = name[1:-1].strip()
     if "\0" in name or not _is_encodable(name):
         raise ValueError(f"Type the path again: {given!r:.60} has a character in it that no path can have.")
+    if any(len(os.fsencode(part)) > LONGEST for part in Path(name).parts):
+        raise ValueError(f"Type the path again: {given!r:.60} … is longer than a file's name can be.")
     path = _resolved(name)
     if os.sep == "/" and "\\" in name and not os.path.exists(path):
         path = _resolved(name.replace("\\", "/"))

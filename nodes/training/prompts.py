@@ -186,7 +186,7 @@ class SiDPrompts(Node):
         written = write_prompts(reading.watched(plain))
         if not len(written):
             raise ValueError("Write one prompt a line: text and file hold only blank lines and # comments.")
-        said = f"{len(written)} prompts" + (f", {written.duplicates} duplicates dropped" * bool(written.duplicates))
+        said = str(written) + (f", {written.duplicates} duplicates dropped" * bool(written.duplicates))
         say.on_node(said, cls.hidden.unique_id)
         return io.NodeOutput(written, len(written), ui={"text": [said]})
 

@@ -46,7 +46,7 @@ class PromptFile(Sequence[str]):
     duplicates: int
 
     def __repr__(self) -> str:
-        return f"{len(self)} prompts"
+        return f"{len(self)} prompt{'s' * (len(self) != 1)}"
 
     def __len__(self) -> int:
         return len(self.starts) - 1

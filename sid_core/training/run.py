@@ -171,6 +171,6 @@ def set_learning_rates(run: Run) -> None:
 
 def diverged(run: Run, what: str) -> str:
     return (
-        f"iteration {run.iteration + 1}: {what} no longer finite. The last good weights are kept. "
-        "Lower the learning rates, or raise the batch size; a guidance scale beyond 5 also does this."
+        "Lower the learning rates, or raise batch_size, or lower a guidance_scale that is beyond 5: in iteration "
+        f"{run.iteration + 1} {what} no longer finite. The last good weights are kept."
     )

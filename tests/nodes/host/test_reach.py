@@ -113,5 +113,7 @@ def test_what_can_be_no_path_is_refused(reach, listen, addresses, given):
         reach.place_of(given)
 
 
-def test_an_overlong_name_is_a_path_to_nothing(reach):
-    assert not os.path.exists(reach.place_of("x" * 5000))
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" + "é" * 128, "x" * 256 + "/b"])
+def test_a_name_that_no_file_can_have_is_refused(reach, name):
+    with pytest.raises(ValueError, match=r"^Type the path again: .* longer than a file's name can be"):
+        reach.place_of(name)

@@ -64,7 +64,7 @@ def test_further_sizes_are_part_of_the_run(run_graph):
     assert "more_sizes: 16x16x8, 16x8x16 then, None now" in other.error
 
 
-@pytest.mark.parametrize("sizes", ["big", "64", "60x64", "0x64", "64x64;64x128"])
+@pytest.mark.parametrize("sizes", ["big", "64", "60x64", "0x64", "64x64;64x128", "64x16392"])
 def test_sizes_that_are_none_are_named(run_graph, sizes):
     result = run_graph(distilled(run_name="no sizes", more_sizes=sizes))
     assert repr(sizes) in result.error
