@@ -30,9 +30,9 @@ class Progress:
 
     def remark(self, text: str) -> None:
         """Say something that stays on the node, once; it is in the console as well."""
-        if text not in self.lines:
+        if (line := f"· {text}") not in self.lines:  # for Nodes 2.0 shows no line breaks
             log.info("%s", text)
-            self._keep(text)
+            self._keep(line)
 
     def warn(self, text: str) -> None:
         """The same for something that a user should do something about."""
