@@ -21,9 +21,8 @@ def on_node(text: str, node_id: str | None = None) -> None:
 
     node_id: None is the node that is being run.
     """
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    # Not imported here: a script that uses ComfyUI without a server has none, and on some versions can't import it.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if node_id is None:
         context = get_executing_context()
         node_id = context and context.node_id
