@@ -76,7 +76,13 @@ def test_cancelling_and_a_gpu_without_memory_pass_as_they_are(say):
         assert caught.value is error
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no such file names")
+def test_a_script_without_a_server_is_said_nothing(say, monkeypatch):
+    """As the demo's, in whose process ComfyUI 0.3.75's server can't be imported."""
+    monkeypatch.delitem(sys.modules, "server")
+    say.on_node("text", "1")
+    assert "server" not in sys.modules
+
+
 def test_the_node_itself_says_what_went_wrong(run_graph, monkeypatch, say):
     said = []
     monkeypatch.setattr(say, "on_node", lambda text, node_id=None: said.append(text))
