@@ -60,7 +60,7 @@ def test_further_sizes_are_in_the_models_own_pixels(coarse):
     from sid_pack.nodes.host.latents import latent_shapes
 
     assert latent_shapes(coarse, "1024x512") == [(4, 32, 64)]
-    with pytest.raises(ValueError, match="multiples of 16; it has '24x32'"):
+    with pytest.raises(ValueError, match="multiples of 16 up to 16384; it has '24x32'"):
         latent_shapes(coarse, "24x32")
 
 
