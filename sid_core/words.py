@@ -1,4 +1,5 @@
-"""What the pack says, in a form that any console, browser and file can show; and the one log that it says it in."""
+"""Words between the pack and its users: what it says, in a form that anything can show, and the one log that it is said
+in; and paths as people write them."""
 
 import logging
 import sys
@@ -18,6 +19,12 @@ def printable(text: object, encoding: str = "utf-8") -> str:
         return shown
     half = (LONGEST - 3) // 2
     return f"{shown[:half]} … {shown[-half:]}".encode(encoding, "replace").decode(encoding)
+
+
+def unquoted(text: str) -> str:
+    """A path as it was meant: without the quotes that Windows' "Copy as path" sets, and the spaces around."""
+    text = text.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _escaped(letter: str) -> str:

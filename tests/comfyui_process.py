@@ -71,8 +71,7 @@ class ComfyUIProcess:
         # Progress events are only sent where a client has asked for the run.
         executor.execute(graph, prompt_id, {"client_id": "pytest"}, targets)
         events = list(self.server.events)
-        # Others are binary: texts and previews.
-        failures = (failure(graph, kind, data) for kind, data in events if isinstance(data, dict))
+        failures = (failure(graph, kind, data) for kind, data in events)
         return RunResult(
             success=executor.success,
             error=next(filter(None, failures), None),

@@ -8,6 +8,8 @@ from pathlib import Path
 import folder_paths
 from comfy.cli_args import args
 
+from ...sid_core.words import unquoted
+
 SWITCH = "SID_READ_ANYWHERE"
 LONGEST = 255  # bytes of a name, on nearly all file systems
 
@@ -36,9 +38,7 @@ def place_of(given: str) -> Path:
     OutOfReachError without a look at the disk where it leads elsewhere and that may not be read, and ValueError for
     what can't be a path.
     """
-    name = given.strip()
-    if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
-        name = name[1:-1].strip()
+    name = unquoted(given)
     if "\0" in name or not _is_encodable(name):
         raise ValueError(f"Type the path again: {given!r:.60} has a character in it that no path can have.")
     if any(len(os.fsencode(part)) > LONGEST for part in Path(name).parts):

@@ -9,6 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ...sid_core.files.tensors import is_finite
 from .ip_adapter_names import IMAGE, by_part
 from .ip_adapter_names import STYLE as STYLE_PART
 from .ip_adapter_networks import (
@@ -109,7 +110,7 @@ def _check_numbers(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
             raise _damaged(path, f"{name} is of {tensor.dtype} ({tensor.layout}) where floating point is expected")
-        if not tensor.float().isfinite().all():
+        if not is_finite(tensor):
             raise _damaged(path, f"{name} has NaN or infinite values")
 
 

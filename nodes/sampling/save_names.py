@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ...sid_core.words import unquoted
 from .student_list import LORA, WHOLE
 
 FORBIDDEN = r'<>:"|?*'  # on Windows, where files are copied to as well
@@ -42,10 +43,7 @@ def place(prefix: str, output: Path) -> PurePosixPath:
 
     Raises ValueError for what can't be a file on every system, or would lie elsewhere.
     """
-    text = prefix.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # as Windows copies a path
-        text = text[1:-1].strip()
-    text = text.replace("\\", "/").removeprefix(f"{output.as_posix()}/")
+    text = unquoted(prefix).replace("\\", "/").removeprefix(f"{output.as_posix()}/")
     if text.startswith("/"):
         raise _refused(text, "it is the path of another folder")
     parts = [_part(part) for part in text.split("/") if part.strip() not in ("", ".")]

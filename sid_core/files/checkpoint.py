@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .plain import is_number, is_whole, parse
+from .plain import is_count, is_number, parse
 from .tensors import damaged, read_tensors, write_tensors
 
 # 1: of version 0.1.0, without checksum, plain values and half iterations. 2: the checksum is of the tensors alone.
@@ -17,7 +17,6 @@ OLDER = ("sid-run-1", "sid-run-2")
 FORMAT = "sid-run-3"
 CHECKSUM = "checksum"
 LONGEST = 10_000_000  # characters of one entry of the metadata; an optimizer's plain values are some for each weight
-MOST = 2**62
 
 Changes = dict[str, tuple[Any, Any]]  # name → (then, now)
 
@@ -100,7 +99,7 @@ def _facts(metadata: dict[str, str]) -> dict[str, Any]:
     }
     odd = [name for name, value in read.items() if not isinstance(value, list if name == "further" else dict)]
     counters = {"fake_updated": 0, "fake_loss": 0.0} | (read["counters"] if not odd else {})
-    odd += [name for name in ("iteration", "images", "fake_updated") if not is_whole(counters.get(name), 0, MOST)]
+    odd += [name for name in ("iteration", "images", "fake_updated") if not is_count(counters.get(name))]
     if odd or not is_number(counters["fake_loss"]):
         raise ValueError(f"{', '.join(odd) or 'fake_loss'} is not what a run has")
     return read | {"counters": counters}

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ..words import log
 from .atomic import replacing
-from .plain import is_number, is_whole, parse
+from .plain import is_count, is_number, parse
 
 Row = dict[str, Any]
 
@@ -84,7 +84,7 @@ def _row(line: bytes) -> Row | None:
         row = parse(line, LONGEST)
     except ValueError:  # torn, or zeros after a power failure
         return None
-    is_row = line.endswith(b"\n") and isinstance(row, dict) and is_whole(row.get("iteration"), 0, 2**62)
+    is_row = line.endswith(b"\n") and isinstance(row, dict) and is_count(row.get("iteration"))
     return row if is_row and all(_is_metric(*each) for each in row.items()) else None
 
 

@@ -27,6 +27,11 @@ def is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def is_count(value: object) -> bool:
+    """Whether it is a number of iterations, pictures and the like that a run can have."""
+    return is_whole(value, 0, 2**62)
+
+
 def is_number(value: object) -> bool:
     """Whether it is a number, which True is not; NaN and the infinities are."""
     return isinstance(value, int | float) and not isinstance(value, bool)

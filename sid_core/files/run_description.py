@@ -8,7 +8,7 @@ from typing import Any
 
 from .atomic import replacing
 from .checkpoint import Changes
-from .plain import is_whole, parse
+from .plain import is_count, parse
 
 NAME = "run.json"
 LONGEST = 10_000_000  # characters
@@ -20,7 +20,7 @@ def _is_history(value: object) -> bool:
 
 
 def _is_schedule(value: object) -> bool:
-    return isinstance(value, dict) and all(is_whole(each, 0, 2**62) for each in value.values())
+    return isinstance(value, dict) and all(map(is_count, value.values()))
 
 
 # What is read of the file again, and how it has to be.
@@ -30,7 +30,7 @@ READ: dict[str, Callable[[object], bool]] = {
     "settings": lambda value: isinstance(value, dict),
     "identity": lambda value: isinstance(value, dict),
     "schedule": _is_schedule,
-    "iteration": lambda value: is_whole(value, 0, 2**62),
+    "iteration": is_count,
     "changes": _is_history,
 }
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..words import unquoted
 from . import HeadlessError, keeper
 
 PACK = Path(__file__).resolve().parents[2]
@@ -73,10 +74,7 @@ def find_comfyui(given: Path | None) -> Path:
 
 def user_path(text: str) -> Path:
     """A path as users write it where no shell has read it: with ~, and in quotes as Windows copies it."""
-    stripped = text.strip()
-    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
-        stripped = stripped[1:-1]
-    return Path(os.path.expanduser(stripped))
+    return Path(os.path.expanduser(unquoted(text)))
 
 
 @contextlib.contextmanager

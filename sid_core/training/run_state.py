@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.checkpoint import Changes, Checkpoint, differences
-from ..files.tensors import NotACheckpointError
+from ..files.tensors import NotACheckpointError, is_finite
 from .run import NotFiniteError, Run
 from .settings import Settings
 
@@ -101,7 +101,7 @@ def counters_of(run: Run) -> dict[str, Any]:
 
 def _is_finite(run: Run) -> bool:
     weights = [*run.student.parameters(), *run.fake.parameters(), *run.ema.average]
-    return all(bool(weight.isfinite().all()) for weight in weights)
+    return all(map(is_finite, weights))
 
 
 def _parts(run: Run) -> dict[str, Any]:
