@@ -86,7 +86,7 @@ def chosen_layers(layers: list[Layer], blocks: str, listed: str = "") -> list[La
     naming what there is where one is not found, or none is listed.
     """
     if blocks not in BLOCKS:  # ComfyUI 0.3.75 does not look
-        raise ValueError(f"blocks is {blocks!r}; expected one of {', '.join(map(repr, BLOCKS))}")
+        raise ValueError(f"Set blocks to one of {', '.join(map(repr, BLOCKS))}; it is {blocks!r}.")
     if blocks == ALL:
         return list(layers)
     if blocks != LISTED:
@@ -98,7 +98,9 @@ def chosen_layers(layers: list[Layer], blocks: str, listed: str = "") -> list[La
     if unknown or not wanted:
         said = f"no block of this MODEL is called {', '.join(map(repr, unknown))}" if unknown else "no block is listed"
         there_are = dict.fromkeys(f"{layer.block[0]} {layer.block[1]} = {layer.name}" for layer in layers)
-        raise ValueError(f"{said}. It has {', '.join(there_are)}. List some of them, separated by commas.")
+        raise ValueError(
+            f"List blocks that there are in block_list, separated by commas: {said}. It has {', '.join(there_are)}."
+        )
     return [layer for layer in layers if any(_is_called(layer, entry) for entry in wanted)]
 
 

@@ -37,8 +37,8 @@ def with_ordinary_weights(model: ModelPatcher) -> ModelPatcher:
         return model.clone(disable_dynamic=True)
     except RuntimeError as error:
         raise ValueError(
-            f"this MODEL can't be trained while ComfyUI manages its weights dynamically ({error}). Start ComfyUI with "
-            "--disable-dynamic-vram, or load the model with one of ComfyUI's own loaders."
+            "Start ComfyUI with --disable-dynamic-vram, or load the model with one of ComfyUI's own loaders: this "
+            f"MODEL can't be trained while ComfyUI manages its weights dynamically ({error})."
         ) from error
 
 

@@ -69,13 +69,16 @@ class Spectrum:
         ten to a thousand times closer than a float32 SVD, and faster (dev/LOG.md).
         """
         if tokens.ndim != 3 or 0 in tokens.shape:
-            raise ValueError(f"style tokens of shape {tuple(tokens.shape)}; expected (pictures, tokens, features)")
+            raise ValueError(
+                f"Give other style tokens: they are of shape {tuple(tokens.shape)}; expected (pictures, tokens, "
+                "features)."
+            )
         wide = tokens.detach().to("cpu", torch.float64)
         if broken := [i for i, picture in enumerate(wide) if not picture.isfinite().all()]:
             raise ValueError(
-                f"the style tokens of picture {', '.join(str(i + 1) for i in broken)} (of {len(wide)}) have NaN or "
-                "infinite values, so they have no spectrum. The image encoder or the adapter has overflowed: run it "
-                "in bfloat16 or float32, or look for a damaged file or a picture that is empty."
+                "Look for an image encoder or adapter that has overflowed, a damaged file or an empty picture: the "
+                f"style tokens of picture {', '.join(str(i + 1) for i in broken)} (of {len(wide)}) have NaN or "
+                "infinite values, so they have no spectrum. In bfloat16 or float32 they would not overflow."
             )
         tall = tokens.shape[1] > tokens.shape[2]
         if tall:
@@ -168,8 +171,8 @@ class Spectrum:
         rank = self.singular_values.shape[-1]
         if not 0 <= top_k <= rank:
             raise ValueError(
-                f"k is {top_k}, but these style tokens have {rank} singular values; expected 0 to {rank}, where "
-                f"{rank} keeps them as they are. Lower k: 1 is usual."
+                f"Set top_k to a number from 0 to {rank}, of which 1 is usual: k is {top_k}, but these style tokens "
+                f"have {rank} singular values, and {rank} keeps them as they are."
             )
 
 

@@ -107,8 +107,8 @@ def _optimizer(settings: Settings) -> Callable[..., torch.optim.Optimizer]:
         from bitsandbytes.optim import Adam8bit
     except ImportError as error:
         raise ImportError(
-            f"the optimizer {ADAM_8_BIT!r} takes the package bitsandbytes ({error}). Install it with ComfyUI's Python: "
-            f"python -m pip install bitsandbytes. Or choose {ADAM!r}."
+            "Install the package bitsandbytes with ComfyUI's Python (python -m pip install bitsandbytes), or set "
+            f"optimizer to {ADAM!r}: {ADAM_8_BIT!r} takes it ({error})."
         ) from error
     return Adam8bit
 
