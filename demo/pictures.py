@@ -1,0 +1,85 @@
+"""The demo's world: pictures of subjects in nine styles, as `gather_pictures.py` drew them, and what is held out."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+FILE = Path(__file__).parents[1] / ".sid" / "pictures" / "pictures.safetensors"
+TILE = 64
+STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
+TRAINING, HELD_OUT_SUBJECT, HELD_OUT_PAIR = 0, 1, 2
+SUBJECTS_HELD_OUT, PAIRS_HELD_OUT = 1 / 20, 1 / 10
+FEWEST_LEFT = 3  # pictures of a subject that are trained with, whatever else of it is held out
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures (N, 64, 64, 3) in bytes; the subject, style and use (TRAINING, …) of each, (N,); subjects' captions."""
+
+    images: Tensor
+    subjects: Tensor
+    styles: Tensor
+    held_out: Tensor
+    captions: list[str]
+
+    def image(self, index: Tensor) -> Tensor:
+        """As ComfyUI's IMAGE: (B, 64, 64, 3) in [0, 1]."""
+        return self.images[index].float() / 255
+
+    def caption(self, index: int, styled: bool = True) -> str:
+        subject = self.captions[self.subjects[index]]
+        return f"{subject}, {STYLES[self.styles[index]]}" if styled else subject
+
+    def where(self, use: int) -> Tensor:
+        """Indices of the pictures of one use."""
+        return (self.held_out == use).nonzero()[:, 0]
+
+
+def load_pictures(file: Path = FILE) -> Pictures:
+    """Raises FileNotFoundError where they are not gathered yet."""
+    if not file.exists():
+        raise FileNotFoundError(f"Run demo/gather_pictures.py first: there is no {file.name} yet.")
+    with safe_open(file, framework="pt") as kept:
+        tensors = {name: kept.get_tensor(name) for name in ("images", "subjects", "styles", "held_out")}
+        return Pictures(**tensors, captions=json.loads(kept.metadata()["captions"]))
+
+
+def notes_of(captions: list[str]) -> dict[str, str]:
+    return {"captions": json.dumps(captions)}
+
+
+def words_of(caption: str) -> list[str]:
+    return re.findall("[a-z0-9]+", caption)
+
+
+def choose_held_out(captions: list[str], subjects: Tensor, styles: Tensor) -> Tensor:
+    """What each picture is for (N,), the same every time.
+
+    A twentieth of the subjects in all styles, of those whose every word is learnt from another subject too; and a tenth
+    of the other pictures, of those whose subject keeps FEWEST_LEFT.
+    """
+    generator = torch.Generator().manual_seed(0)
+    held_out = torch.full_like(subjects, TRAINING)
+    words = [set(words_of(caption)) for caption in captions]
+    known = Counter(word for caption in words for word in caption)
+    left_out = 0
+    for subject in torch.randperm(len(captions), generator=generator).tolist():
+        if left_out < SUBJECTS_HELD_OUT * len(captions) and all(known[word] > 2 for word in words[subject]):
+            held_out[subjects == subject] = HELD_OUT_SUBJECT
+            known.subtract(words[subject])
+            left_out += 1
+    kept = (held_out == TRAINING).nonzero()[:, 0]
+    pictures_left = subjects[kept].bincount(minlength=len(captions))
+    pairs = int(PAIRS_HELD_OUT * len(kept))
+    for index in kept[torch.randperm(len(kept), generator=generator)].tolist():
+        if pairs and pictures_left[subjects[index]] > FEWEST_LEFT:
+            held_out[index] = HELD_OUT_PAIR
+            pictures_left[subjects[index]] -= 1
+            pairs -= 1
+    return held_out
