@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 FILE = Path(__file__).parents[1] / ".sid" / "pictures" / "pictures.safetensors"
 TILE = 64
+SIZES = (56, 60, 64)  # that the models learn each picture in, in pixels
+SCALED_AT_ONCE = 512
 STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 TRAINING, HELD_OUT_SUBJECT, HELD_OUT_PAIR = 0, 1, 2
 SUBJECTS_HELD_OUT, PAIRS_HELD_OUT = 1 / 20, 1 / 10
@@ -83,3 +85,34 @@ def choose_held_out(captions: list[str], subjects: Tensor, styles: Tensor) -> Te
             pictures_left[subjects[index]] -= 1
             pairs -= 1
     return held_out
+
+
+def at_sizes(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, 64, 64) in bytes, in each of SIZES in the upper left of a white square → (S, N, 3, 64, 64) bytes.
+
+    See `placed`.
+    """
+    canvases = torch.full((len(SIZES), *pictures.shape), 255, dtype=torch.uint8, device=pictures.device)
+    for canvas, size in zip(canvases, SIZES, strict=True):
+        parts = zip(canvas.split(SCALED_AT_ONCE), pictures.split(SCALED_AT_ONCE), strict=True)
+        for part, unscaled in parts:
+            scaled = nn.functional.interpolate(unscaled.float(), size=(size, size), mode="bicubic", antialias=True)
+            part[..., :size, :size] = scaled.round().clamp(0, 255)
+    return canvases
+
+
+def placed(canvases: Tensor, pick: Tensor) -> Tensor:
+    """The pictures of these indices (B,), each in a random size at a random place: (B, 3, 64, 64) in [0, 1].
+
+    canvases: of `at_sizes`. Without this most pairs of a caption and a style have one picture only. A network then
+    knows it by heart, a glance is as good as fifty steps, and few-step students have nothing to learn.
+    """
+    device = canvases.device
+    chosen = torch.randint(len(SIZES), pick.shape, device=device)
+    free = TILE - torch.tensor(SIZES, device=device)[chosen]
+    corners = (torch.rand(2, len(pick), device=device) * (free + 1)).long()
+    # Where each row and each column comes from; what leaves on one side and comes back on the other is white.
+    rows, columns = (torch.arange(TILE, device=device) - corners[..., None]) % TILE
+    pictures = canvases[chosen, pick.to(device)]
+    pictures = pictures.gather(2, rows[:, None, :, None].expand_as(pictures))
+    return pictures.gather(3, columns[:, None, None, :].expand_as(pictures)).float() / 255
