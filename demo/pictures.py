@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+ASSETS = Path(__file__).parent / "assets"
 FILE = Path(__file__).parents[1] / ".sid" / "pictures" / "pictures.safetensors"
 TILE = 64
 SIZES = (56, 60, 64)  # that the models learn each picture in, in pixels
