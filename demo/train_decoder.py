@@ -3,10 +3,10 @@
     python demo/train_decoder.py --alone --minutes 15
     python demo/train_decoder.py --minutes 10
 
-It learns the training pictures from their latents: the encoder's own with a little noise, and, without `--alone`, also
-as a diffusion model gives them back, noised to some time and denoised again by the teacher. A decoder that only ever saw
-the encoder's latents shows the model's errors as grain. It goes on from the decoder that is in the file. Wants the codec
-of fit_codec.py and, for the second line, the teacher of train_teacher.py.
+It learns the training pictures from their latents: the encoder's own with a little noise, and, without `--alone`, those
+that a diffusion model gives back too, noised to some time and denoised by the teacher. A decoder that only ever saw the
+encoder's latents shows the model's errors as grain. It goes on from the decoder that is in the file. Wants the codec of
+fit_codec.py and, for the second line, the teacher of train_teacher.py.
 """
 
 import argparse

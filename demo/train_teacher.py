@@ -127,7 +127,7 @@ def main() -> None:
     text = demo_model.WordEncoder(len(vocabulary))
     nn.init.normal_(text.words.weight, std=0.5)
     networks = nn.ModuleDict({"unet": unet, "text": text}).requires_grad_(True)
-    networks.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions in bfloat16
+    networks.to(device)
     ema = torch.optim.swa_utils.AveragedModel(
         networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
     )
@@ -153,7 +153,7 @@ def main() -> None:
     def save(iteration: int, seconds: float) -> None:
         metadata = {"base": demo_model.BASE_ID, "vocabulary": json.dumps(vocabulary), "licence": "Apache-2.0"}
         weights = {
-            prefix + key: value.half().contiguous()
+            prefix + key: value.half()
             for prefix, module in parts_to_ship(ema.module).items()
             for key, value in module.state_dict().items()
         }
@@ -174,7 +174,7 @@ def main() -> None:
         t = (1000 * torch.rand(BATCH, device=device) ** TIME_POWER).long()
         noise = torch.randn_like(x0)
         alpha, sigma = (c.float().view(-1, 1, 1, 1).to(device) for c in process.coefficients(t))
-        x_t = (alpha * x0 + sigma * noise).contiguous(memory_format=torch.channels_last)
+        x_t = alpha * x0 + sigma * noise
         with torch.autocast(device.type, torch.bfloat16):
             v = unet(x_t, t.float(), context=text(prompts.of(pick)), transformer_options=dict(options))
             loss = (v.float() - (alpha * noise - sigma * x0)).square().mean()

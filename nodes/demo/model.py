@@ -32,6 +32,7 @@ CONTEXT_WORDS = 12
 CONTEXT_WIDTH = 128
 PADDING, UNKNOWN = 0, 1
 BASE_ID = "sid-demo-styles"
+STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 
 UNET = {
     "image_size": 32,
