@@ -1,4 +1,4 @@
-"""Write `assets/emoji_names.txt`, the prompts that students are distilled on: captions that the teacher was trained with.
+"""Write `assets/emoji_names.txt`, the prompts that students are distilled on: captions of the training.
 
     python demo/pack_captions.py
 

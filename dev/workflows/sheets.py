@@ -111,7 +111,7 @@ def demo_distil() -> Sheet:
     sheet = Sheet(
         "demo_distil",
         "## Distil a model, and sample the student\n\n"
-        "**SiD Distill** makes a 4-step student of the demo teacher, a LoRA, from the names of the emoji alone, without "
+        "**SiD Distill** makes a 4-step student of the demo teacher, a LoRA, from the names of emoji alone, without "
         "a picture to learn from. On a CPU this takes some minutes.\n\n"
         "1. Press **Run**. *SiD Distill* shows its progress, and every 50 iterations what the student draws.\n"
         "2. At its end, the student draws the prompt in *Save Image*, and *SiD Save Student* writes it to "
