@@ -153,8 +153,8 @@ class PatchCodec(nn.Module):
 
     picture (B, 3, H, W) in [-1, 1] ↔ latent (B, 32, H/8, W/8) of unit variance over the pictures, its channels half-way
     whitened: at full contrast the first has hundreds of times the variance of the last, and details would be learnt
-    only where there is next to no noise. The linear decoder alone leaves seams between patches and loses edges; `refine`
-    sees a patch's neighbours and puts them back.
+    only where there is next to no noise. The linear decoder alone leaves seams between patches and loses edges:
+    `refine` sees a patch's neighbours and puts them back.
     """
 
     def __init__(self):
