@@ -125,7 +125,7 @@ class Demo:
             self.score_s = looked_s / TRIED_AT_ONCE
 
     def _try(self) -> tuple[torch.Tensor, float]:
-        """Some pictures, and seconds for one evaluation of the network for one of them: of the second of two batches."""
+        """Some pictures, and seconds for one evaluation of the network for one, by the second of two batches."""
         for _warm_up_first in range(2):
             drawn = self.artist.draw(STUDENT_4, torch.arange(TRIED_AT_ONCE), seed=0)
         return drawn.images, drawn.seconds / drawn.forwards
