@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..host.node import Node
 from . import model as demo_model
+from .image_encoder import load_image_encoder
 
 WEIGHTS = {
     "teacher": None,
@@ -35,12 +36,17 @@ class SiDDemoModel(Node):
                 io.Model.Output(display_name="model"),
                 io.Clip.Output(display_name="clip"),
                 io.Vae.Output(display_name="vae"),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="Its image encoder, for CleanStyle IP-Adapter with the adapter 'demo (comes with the "
+                    "pack)' of CleanStyle IP-Adapter Loader.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, weights):
-        return io.NodeOutput(*demo_model.load_demo(WEIGHTS[weights]))
+        return io.NodeOutput(*demo_model.load_demo(WEIGHTS[weights]), load_image_encoder())
 
 
 NODES = [SiDDemoModel]
