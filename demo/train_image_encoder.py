@@ -1,11 +1,12 @@
 """Train the demo's image encoder on pictures with their captions, and write `.sid/image_encoder.safetensors`.
 
-    python demo/train_image_encoder.py [--minutes 12] [--device cpu]
+    python demo/train_image_encoder.py [--minutes 12] [--device cpu] [--start .sid/image_encoder.safetensors]
 
 As CLIP is trained: of many captions, a picture's embedding is to be nearest to its own. A caption is its words and
 its style here, and a third lack the style. Beside that, the tokens of the layer that image prompts take learn to tell
 what another network sees in each region of the picture, and the pixels there: so they carry what is where, and how it
-is drawn. A run that is stopped goes on from its last checkpoint, beside the output file.
+is drawn. The embedding learns to tell the regions' mean. A run that is stopped goes on from its last checkpoint, beside
+the output file; `--start` trains a finished encoder further.
 """
 
 import argparse
@@ -58,6 +59,7 @@ class Learner(nn.Module):
         width, embedded = embeddings.class_embedding.shape[0], encoder.visual_projection.out_features
         self.captions = Captions(captions, embedded)
         self.regions = nn.Linear(width, KEPT)
+        self.whole = nn.Linear(embedded, KEPT)
         self.pixels = nn.Linear(width, 3 * PIXELS * PIXELS)
         self.log_scale = nn.Parameter(torch.tensor(FIRST_SCALE).log())
         initialize(self)
@@ -119,6 +121,8 @@ class Lessons:
         self.canvases = at_sizes(pictures.images[training].movedim(-1, 1)).to(device)
         self.subjects, self.styles = (of[training].long().to(device) for of in (pictures.subjects, pictures.styles))
         self.regions = load_regions(pictures, device).to(device)
+        self.whole = self.regions.float().mean(1)
+        self.whole /= self.whole.std()
 
     def loss(self) -> Tensor:
         """One batch's. Half of the pictures are as they are, as regions of the others are elsewhere."""
@@ -134,11 +138,13 @@ class Lessons:
             patches = hidden[:, 1:]
             in_regions = learner.regions(pooled(patches[: len(plain)]))
             pixels = learner.pixels(patches)
+            in_all = learner.whole(embeds)
         of_regions = (in_regions.float() - self.regions[plain].float()).square().mean()
+        of_whole = (in_all.float() - self.whole[pick[:BATCH]]).square().mean()
         of_pixels = (pixels.float() - shrunk(pictures)).square().mean()
         scale = learner.log_scale.exp().clamp(max=LARGEST_SCALE)
         of_captions = caption_loss(scale * similarities(embeds, texts), subjects, styles, told)
-        return of_captions + REGIONS_COUNT * of_regions + PIXELS_COUNT * of_pixels
+        return of_captions + REGIONS_COUNT * (of_regions + of_whole) + PIXELS_COUNT * of_pixels
 
 
 def pooled(patches: Tensor) -> Tensor:
@@ -160,18 +166,21 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--device", type=torch.device, default=default_device())
     parser.add_argument("--pictures", type=Path, default=FILE)
+    parser.add_argument("--start", type=Path, help="an encoder to begin with instead of random weights")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     start_comfyui()
     from comfy.clip_vision import clip_preprocess
 
     from sid_pack.nodes.demo.image_encoder import build_image_encoder
-    from sid_pack.sid_core.files.tensors import write_tensors
+    from sid_pack.sid_core.files.tensors import read_tensors, write_tensors
 
     pictures = load_pictures(args.pictures)
     torch.manual_seed(0)
     encoder = build_image_encoder()
     learner = Learner(encoder.model, pictures.captions).to(args.device)
+    if args.start:
+        learner.encoder.load_state_dict(read_tensors(args.start)[0])
     how = {"size": encoder.image_size, "mean": encoder.image_mean, "std": encoder.image_std}
     lessons = Lessons(pictures, learner, lambda batch: clip_preprocess(batch.movedim(1, -1), **how), args.device)
     training = TimedTraining(learner, LEARNING_RATE, args.minutes, args.out.with_suffix(".training.pt"))
