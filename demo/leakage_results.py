@@ -1,6 +1,7 @@
 """What leakage.py has measured: a JSON file that grows row by row, and tables in Markdown made from it."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -69,14 +70,24 @@ class Results:
         yield from self.about.get("lines", [])
         for sampler in dict.fromkeys(row["sampler"] for row in self.kept["rows"]):
             rows = [row for row in self.kept["rows"] if row["sampler"] == sampler]
-            plain = [scores_in(row) for row in rows if row["is_plain"]]
+            rows.sort(key=lambda row: (not row["is_plain"], row["trial"]["weight"] * row["is_plain"]))
+            plain = rising([scores_in(row) for row in rows if row["is_plain"]])
             yield from ("", f"## {sampler[0].upper()}{sampler[1:]}", "", *HEADER)
-            for row in sorted(rows, key=lambda row: (not row["is_plain"], row["trial"]["weight"] * row["is_plain"])):
+            for row in rows:
                 yield table_row(row["title"], scores_in(row), None if row["is_plain"] else plain)
 
 
 def scores_in(row: dict) -> Scores:
     return Scores(*(torch.tensor(row["scores"][field.name], dtype=torch.float64) for field in fields(Scores)))
+
+
+def rising(plain: list[Scores]) -> list[Scores]:
+    """Of the plain image prompt at one weight after another, those up to where there is most style.
+
+    Beyond, the same style is to be had with less of the image prompt, and that is what settings are to compare with.
+    """
+    styles = [scores.mean("style") for scores in plain]
+    return plain[: styles.index(max(styles)) + 1] if plain else []
 
 
 TITLES = ["setting", *COLUMNS.values(), *(f"at equal style: {COLUMNS[name].split(': ')[-1]}" for name in COMPARED)]
@@ -96,6 +107,6 @@ def compared(scores: Scores, plain: list[Scores], measure: str) -> str:
     if len(plain) < 2:
         return "–"
     found = at_equal_style(scores, plain, measure)
-    if found.difference != found.difference:
+    if not math.isfinite(found.error):
         return "–"
     return f"{found.plain:.3f} → {scores.mean(measure):.3f}, {found.difference:+.3f} ± {found.error:.3f}"

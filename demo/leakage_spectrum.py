@@ -13,7 +13,7 @@ from torch import Tensor
 
 GRID_STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut")  # those of a thousand subjects
 GRID_SUBJECTS = 40
-COMPONENTS = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16))
+COMPONENTS = ((0, 1), (1, 4), (4, 16))
 KINDS = {"k": "keys", "v": "values"}
 TITLES = ("layer", "singular values", "σ", "energy", "between styles", "between subjects", "style told", "subject told")
 

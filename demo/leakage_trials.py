@@ -14,7 +14,7 @@ STUDENT = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="stude
 SAMPLERS = (TEACHER, STUDENT, UNGUIDED)
 
 WORKING_WEIGHT = 1.0  # as the image prompt was trained
-WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25)
 CLEANED_WEIGHTS = (0.4, 0.6, 0.8, 1.0)
 PARTS = ("input", "middle", "output")  # of the network; the nodes' block_list takes these names
 LATE = 0.6  # a student begins at 37 % of the way, where suppression with the authors' centre of 0.3 is nearly over

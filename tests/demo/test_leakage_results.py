@@ -105,3 +105,13 @@ def test_the_tables_compare_with_the_plain_image_prompt_of_the_same_sampler(tmp_
     assert "| – | – | – | – |" in rows[3]
     assert "| 0.450 → 0.100, -0.350 ± 0.000 |" in rows[6]
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_style_that_a_smaller_weight_has_too_is_compared_with_that():
+    """at the largest weight there is less style again, and more leakage"""
+    from leakage_results import rising
+
+    plain = [scores(style, first) for style, first in ((0.1, 0.0), (0.5, 0.2), (0.8, 0.4), (0.6, 0.9))]
+    assert rising(plain) == plain[:3]
+    assert rising(plain[:2]) == plain[:2]
+    assert rising([]) == []
