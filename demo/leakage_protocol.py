@@ -7,9 +7,9 @@
   pictures such whose own subject it names.
 - *Leakage*, three times: the share of pictures in which the style picture's subject is the first that the judge names;
   is among its first ten; is named before the prompt's. R@10 is how often the prompt's is among its first ten.
-- *Style* is the probability that protocol.py's probe gives to the style picture's style; *style named* is how often
-  that is the likeliest. *Layout* is the cosine between the 16x16 pixels of picture and style picture, each less what
-  the pairs of that style have in common: 0 for pictures that have nothing to do with each other.
+- *Style* is the probability that the demo protocol's probe gives to the style picture's style; *style named* is how
+  often that is the likeliest. *Layout* is the cosine between the 16x16 pixels of picture and style picture, each less
+  what the pairs of that style have in common: 0 for pictures that have nothing to do with each other.
 - An adapter can always leak less by doing less. What counts is the leakage *at equal style*: against that of the plain
   adapter at the weight where it has the same style, interpolated between the weights measured.
 """
