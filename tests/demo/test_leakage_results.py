@@ -93,17 +93,24 @@ def test_the_tables_compare_with_the_plain_image_prompt_of_the_same_sampler(tmp_
     for draw, share in ((STUDENT, 0.9), (TEACHER, 0.6)):
         results.add(Trial(draw, 0.0), scores(0.0, 0.0))
         results.add(Trial(draw, 1.0), scores(1.0, share))
+    results.add(Trial(TEACHER, 1.25), scores(0.5, 0.9))  # beyond the weight with the most style
     results.add(Trial(STUDENT, 0.6, "CS-SVD", svd(0.1)), scores(0.5, 0.1))
     results.add(Trial(TEACHER, 0.6, "in the middle part alone", put_in="middle"), scores(1.5, 0.1))
     lines = list(results.markdown())
     assert lines[0] == "6 pairs."
     rows = [line for line in lines if line.startswith(("| CS-SVD", "| weight", "| no image", "| in the"))]
     titles = [re.match(r"\| ([^|]*) \|", row)[1] for row in rows]
-    teachers = ["no image prompt", "weight 1", "CS-SVD, weight 0.6", "in the middle part alone, weight 0.6"]
+    teachers = [
+        "no image prompt",
+        "weight 1",
+        "weight 1.25",
+        "CS-SVD, weight 0.6",
+        "in the middle part alone, weight 0.6",
+    ]
     assert titles == [*teachers, "no image prompt", "weight 1", "CS-SVD, weight 0.6"]
-    assert "| 0.300 → 0.100, -0.200 ± 0.000 |" in rows[2]
-    assert "| – | – | – | – |" in rows[3]
-    assert "| 0.450 → 0.100, -0.350 ± 0.000 |" in rows[6]
+    assert "| 0.300 → 0.100, -0.200 ± 0.000 |" in rows[3]
+    assert "| – | – | – | – |" in rows[4]
+    assert "| 0.450 → 0.100, -0.350 ± 0.000 |" in rows[7]
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
