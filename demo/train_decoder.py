@@ -3,21 +3,20 @@
     python demo/train_decoder.py --alone --minutes 15
     python demo/train_decoder.py --minutes 10
 
-It learns the training pictures from their latents: the encoder's own with a little noise, and, without `--alone`, also
-as a diffusion model gives them back, noised to some time and denoised again by the teacher. A decoder that only ever saw
-the encoder's latents shows the model's errors as grain. It goes on from the decoder that is in the file. Wants the codec
-of fit_codec.py and, for the second line, the teacher of train_teacher.py.
+It learns the training pictures from their latents: the encoder's own with a little noise, and, without `--alone`, those
+that a diffusion model gives back too, noised to some time and denoised by the teacher. A decoder that only ever saw the
+encoder's latents shows the model's errors as grain. It goes on from the decoder that is in the file. Wants the codec of
+fit_codec.py and, for the second line, the teacher of train_teacher.py.
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import torch
 from host import start_comfyui
 from pictures import ASSETS, TRAINING, Pictures, at_sizes, load_pictures, placed
 from torch import Tensor, nn
-from train_teacher import warm_up_and_decay
+from training import TimedTraining
 
 BATCH = 64
 LEARNING_RATE = 1.5e-3
@@ -73,15 +72,18 @@ def seen_again(pictures: Pictures, training: Tensor, canvases: Tensor, codec: nn
     return shown, as_the_teacher_sees(latents, captions).clone()
 
 
-def train(canvases: Tensor, seen: tuple[Tensor, Tensor] | None, codec: nn.Module, minutes: float) -> None:
-    """With `seen`, of `seen_again`, half of each batch are those; the others are `canvases`, placed anew."""
-    refine = codec.refine.requires_grad_(True).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(refine.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
-    began, iteration, errors = time.perf_counter(), 0, []
+def train(
+    canvases: Tensor, seen: tuple[Tensor, Tensor] | None, codec: nn.Module, minutes: float, checkpoint: Path
+) -> nn.Module:
+    """The codec with its decoder trained. With `seen`, of `seen_again`, half of each batch are those; the others are
+    `canvases`, placed anew.
+    """
+    refine = codec.refine.requires_grad_(True)
+    groups = [{"params": list(refine.parameters()), "lr": LEARNING_RATE}]
+    timed = TimedTraining(codec, groups, minutes, checkpoint)
     own = BATCH // 2 if seen else BATCH
-    while (done := (time.perf_counter() - began) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * warm_up_and_decay(iteration, done)
+
+    def loss_of_batch() -> Tensor:
         shown = placed(canvases, torch.randint(canvases.shape[1], (own,))) * 2 - 1
         with torch.no_grad():
             latents = codec.encode(shown)
@@ -92,16 +94,10 @@ def train(canvases: Tensor, seen: tuple[Tensor, Tensor] | None, codec: nn.Module
         with torch.autocast("cpu", torch.bfloat16):
             error = codec.decode(latents).float() - shown
         # Of neighbouring pixels' differences too: edges are few of the pixels and most of what a person sees.
-        loss = error.abs().mean() + sum(error.diff(dim=axis).abs().mean() for axis in (-2, -1))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(refine.parameters(), 1.0)
-        optimizer.step()
-        errors.append(error.detach().abs().mean())
-        iteration += 1
-        if iteration % 100 == 0:
-            print(f"{iteration}: mean absolute error {torch.stack(errors).mean():.4f}, {done:.0%} done", flush=True)
-            errors.clear()
+        return error.abs().mean() + sum(error.diff(dim=axis).abs().mean() for axis in (-2, -1))
+
+    timed.run(loss_of_batch, lambda: None)
+    return timed.average
 
 
 def main() -> None:
@@ -121,8 +117,8 @@ def main() -> None:
     torch.manual_seed(0)
     canvases = at_sizes(pictures.images[training].permute(0, 3, 1, 2))
     seen = None if args.alone else seen_again(pictures, training, canvases, codec)
-    train(canvases, seen, codec, args.minutes)
-    weights = {key: value.half().contiguous() for key, value in codec.state_dict().items()}
+    codec = train(canvases, seen, codec, args.minutes, args.codec.with_suffix(".training.pt"))
+    weights = {key: value.half() for key, value in codec.state_dict().items()}
     write_tensors(args.codec, weights, {"licence": "Apache-2.0"})
 
 

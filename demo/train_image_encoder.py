@@ -183,7 +183,8 @@ def main() -> None:
         learner.encoder.load_state_dict(read_tensors(args.start)[0])
     how = {"size": encoder.image_size, "mean": encoder.image_mean, "std": encoder.image_std}
     lessons = Lessons(pictures, learner, lambda batch: clip_preprocess(batch.movedim(1, -1), **how), args.device)
-    training = TimedTraining(learner, LEARNING_RATE, args.minutes, args.out.with_suffix(".training.pt"))
+    groups = [{"params": list(learner.parameters()), "lr": LEARNING_RATE}]
+    training = TimedTraining(learner, groups, args.minutes, args.out.with_suffix(".training.pt"))
 
     def save() -> None:
         weights = {name: weight.half() for name, weight in training.average.encoder.state_dict().items()}

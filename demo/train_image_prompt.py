@@ -107,7 +107,8 @@ def main() -> None:
     features = clip_vision.model.visual_projection.in_features
     adapter = new_adapter(model, features).to(args.device)
     layers, process = cross_attention_layers(model), VP.stable_diffusion(prediction="v")
-    training = TimedTraining(adapter, LEARNING_RATE, args.minutes, args.out.with_suffix(".training.pt"))
+    groups = [{"params": list(adapter.parameters()), "lr": LEARNING_RATE}]
+    training = TimedTraining(adapter, groups, args.minutes, args.out.with_suffix(".training.pt"))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         return attention_in_float32(optimized_attention, q, k, v, heads)

@@ -9,52 +9,29 @@ what it has trained already counts. dev/LOG.md says what other settings gave.
 
 import argparse
 import json
-import math
-import time
 from pathlib import Path
 
 import torch
 from host import start_comfyui
 from pictures import ASSETS, STYLES, TRAINING, Pictures, at_sizes, load_pictures, placed, words_of
 from torch import Tensor, nn
+from training import TimedTraining, attention_in_float32, default_device, initialize
 
 BATCH = 64
 LEARNING_RATE = 6e-4
 WORDS_LEARNING_RATE = 3 * LEARNING_RATE  # most words are in one caption or two, so that they are seldom updated
-WARM_UP = 300
-EMA_DECAY = 0.999
 TIME_POWER = 1.3  # times are 1000 u^this of a uniform u: at low noise the features see the score's errors best
 WITHOUT_STYLE = 1 / 3  # of the captions
 WITHOUT_CAPTION = 0.1
 WORD_DROPOUT = 0.02  # now and then a word is an unknown one, so that prompts with new words still give a picture
 SEED = 0
-SAVE_EVERY = 500
 
 
-def initialize(network: nn.Module) -> None:
-    """The host leaves new weights unset. Fan-in scaling; the last convolutions of each residual start at zero."""
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_uniform_(module.weight, a=5**0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-    for name, module in network.named_modules():
+def residuals_from_zero(unet: nn.Module) -> None:
+    """Each residual's last layer starts at zero, so that the network begins as the identity."""
+    for name, module in unet.named_modules():
         if name.endswith(("out_layers.3", "proj_out")) or name == "out.2":
             nn.init.zeros_(module.weight)
-
-
-def attention_in_float32(attention, q: Tensor, k: Tensor, v: Tensor, *args, **kwargs) -> Tensor:
-    """On a CPU the backward of attention is several times slower in bfloat16, while all the rest is faster."""
-    with torch.autocast(q.device.type, enabled=False):
-        return attention(q.float(), k.float(), v.float(), *args, **kwargs)
-
-
-def warm_up_and_decay(iteration: int, done: float) -> float:
-    """Share of the learning rate: linear warm-up, then half a cosine down to zero. done: 0 … 1 of the training."""
-    return min(1.0, (iteration + 1) / WARM_UP) * 0.5 * (1 + math.cos(min(done, 1.0) * math.pi))
 
 
 def parts_to_ship(networks: nn.ModuleDict) -> dict[str, nn.Module]:
@@ -99,8 +76,8 @@ class Prompts:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=100, help="of training in all (default: %(default)s)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--minutes", type=float, default=120, help="of training in all (default: %(default)s)")
+    parser.add_argument("--device", type=torch.device, default=default_device())
     parser.add_argument("--codec", type=Path, default=ASSETS / "codec.safetensors")
     parser.add_argument("--out", type=Path, default=ASSETS / "teacher.safetensors")
     args = parser.parse_args()
@@ -110,92 +87,54 @@ def main() -> None:
     from sid_pack.sid_core.files.tensors import write_tensors
     from sid_pack.sid_core.method.process import VP
 
-    device = torch.device(args.device)
-    pictures = load_pictures()
+    device, pictures = args.device, load_pictures()
     training = pictures.where(TRAINING)
     codec = demo_model.PatchCodec()
     codec.load_state_dict(demo_model.read_weights(args.codec)[0])
     codec.to(device)
     canvases = at_sizes(pictures.images[training].permute(0, 3, 1, 2).to(device))
     vocabulary = vocabulary_of(pictures.captions)
-    tokenizer = demo_model.WordTokenizer(vocabulary)
-    prompts = Prompts(tokens_of(pictures, training, tokenizer).to(device), demo_model.PADDING, demo_model.UNKNOWN)
+    tokens = tokens_of(pictures, training, demo_model.WordTokenizer(vocabulary)).to(device)
+    prompts = Prompts(tokens, demo_model.PADDING, demo_model.UNKNOWN)
 
     torch.manual_seed(SEED)
     unet = demo_model.build_model().model.diffusion_model
     initialize(unet)
+    residuals_from_zero(unet)
     text = demo_model.WordEncoder(len(vocabulary))
     nn.init.normal_(text.words.weight, std=0.5)
-    networks = nn.ModuleDict({"unet": unet, "text": text}).requires_grad_(True)
-    networks.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions in bfloat16
-    ema = torch.optim.swa_utils.AveragedModel(
-        networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
-    )
-    words = [text.words.weight]
-    others = [parameter for parameter in networks.parameters() if parameter is not words[0]]
-    groups = [{"params": others, "lr": LEARNING_RATE}, {"params": words, "lr": WORDS_LEARNING_RATE}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    networks = nn.ModuleDict({"unet": unet, "text": text}).requires_grad_(True).to(device)
+    words = text.words.weight
+    others = [parameter for parameter in networks.parameters() if parameter is not words]
+    groups = [{"params": others, "lr": LEARNING_RATE}, {"params": [words], "lr": WORDS_LEARNING_RATE}]
+    timed = TimedTraining(networks, groups, args.minutes, args.out.with_suffix(".training.pt"))
     process = VP.stable_diffusion(prediction="v")
     options = {"optimized_attention_override": attention_in_float32} if device.type == "cpu" else {}
     count = sum(parameter.numel() for parameter in networks.parameters()) / 1e6
     print(f"{count:.2f} M parameters, {len(vocabulary)} words, {len(training)} pictures, on {device}", flush=True)
 
-    checkpoint = args.out.with_suffix(".training.pt")
-    start, earlier_s = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        start, earlier_s = state["iteration"], state["seconds"]
-        ema.load_state_dict(state["ema"])
-        networks.load_state_dict(state["networks"])
-        optimizer.load_state_dict(state["optimizer"])
-        print(f"going on at iteration {start}, after {earlier_s / 60:.0f} min")
-
-    def save(iteration: int, seconds: float) -> None:
-        metadata = {"base": demo_model.BASE_ID, "vocabulary": json.dumps(vocabulary), "licence": "Apache-2.0"}
-        weights = {
-            prefix + key: value.half().contiguous()
-            for prefix, module in parts_to_ship(ema.module).items()
-            for key, value in module.state_dict().items()
-        }
-        write_tensors(args.out, weights, metadata)
-        state = {"networks": networks.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save(state | {"iteration": iteration, "seconds": seconds}, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").replace(checkpoint)
-
-    began, iteration, losses = time.perf_counter(), start, []
-    while (seconds := earlier_s + time.perf_counter() - began) < 60 * args.minutes:
-        torch.manual_seed(SEED + 1 + iteration)
-        share = warm_up_and_decay(iteration, seconds / (60 * args.minutes))
-        for group, peak in zip(optimizer.param_groups, (LEARNING_RATE, WORDS_LEARNING_RATE), strict=True):
-            group["lr"] = peak * share
+    def loss_of_batch() -> Tensor:
         pick = torch.randint(len(training), (BATCH,), device=device)
         with torch.no_grad():
             x0 = codec.encode(placed(canvases, pick) * 2 - 1)
         t = (1000 * torch.rand(BATCH, device=device) ** TIME_POWER).long()
         noise = torch.randn_like(x0)
         alpha, sigma = (c.float().view(-1, 1, 1, 1).to(device) for c in process.coefficients(t))
-        x_t = (alpha * x0 + sigma * noise).contiguous(memory_format=torch.channels_last)
+        x_t = alpha * x0 + sigma * noise
         with torch.autocast(device.type, torch.bfloat16):
             v = unet(x_t, t.float(), context=text(prompts.of(pick)), transformer_options=dict(options))
-            loss = (v.float() - (alpha * noise - sigma * x0)).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-        optimizer.step()
-        ema.update_parameters(networks)
-        losses.append(loss.detach())
-        iteration += 1
-        if iteration % 100 == 0:
-            mean = torch.stack(losses).mean().item()
-            print(
-                f"{iteration}: loss {mean:.4f}, {(seconds - earlier_s) / (iteration - start):.3f} s an iteration, "
-                f"{args.minutes - seconds / 60:.0f} min left",
-                flush=True,
-            )
-            losses.clear()
-        if iteration % SAVE_EVERY == 0:
-            save(iteration, seconds)
-    save(iteration, seconds)
+            return (v.float() - (alpha * noise - sigma * x0)).square().mean()
+
+    def save() -> None:
+        metadata = {"base": demo_model.BASE_ID, "vocabulary": json.dumps(vocabulary), "licence": "Apache-2.0"}
+        weights = {
+            prefix + key: value.half()
+            for prefix, module in parts_to_ship(timed.average).items()
+            for key, value in module.state_dict().items()
+        }
+        write_tensors(args.out, weights, metadata)
+
+    timed.run(loss_of_batch, save)
 
 
 if __name__ == "__main__":

@@ -21,15 +21,16 @@ class TimedTraining:
     on from `checkpoint`, which the last one removes.
     """
 
-    def __init__(self, networks: nn.Module, learning_rate: float, minutes: float, checkpoint: Path):
+    def __init__(self, networks: nn.Module, groups: list[dict], minutes: float, checkpoint: Path):
+        """groups: of parameters, each with its highest learning rate, as torch's optimizers take them."""
         self.networks = networks
-        self.learning_rate = learning_rate
+        self.highest_rates = [group["lr"] for group in groups]
         self.seconds = 60 * minutes
         self.checkpoint = checkpoint
         self.iteration, self.spent = 0, 0.0
         average = torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
         self.ema = torch.optim.swa_utils.AveragedModel(networks, multi_avg_fn=average)
-        self.optimizer = torch.optim.AdamW(networks.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.parts = {"networks": networks, "ema": self.ema, "optimizer": self.optimizer}
 
     @property
@@ -58,8 +59,8 @@ class TimedTraining:
         self.checkpoint.unlink(missing_ok=True)
 
     def _step(self, loss_of_batch: Callable[[], Tensor]) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self._share_of_rate()
+        for group, highest in zip(self.optimizer.param_groups, self.highest_rates, strict=True):
+            group["lr"] = highest * self._share_of_rate()
         loss = loss_of_batch()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

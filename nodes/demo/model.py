@@ -32,6 +32,7 @@ CONTEXT_WORDS = 12
 CONTEXT_WIDTH = 128
 PADDING, UNKNOWN = 0, 1
 BASE_ID = "sid-demo-styles"
+STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 
 UNET = {
     "image_size": 32,
@@ -151,9 +152,9 @@ class PatchCodec(nn.Module):
     """Each 8x8 patch of the picture on its first 32 principal components, and back by a small convolutional decoder.
 
     picture (B, 3, H, W) in [-1, 1] ↔ latent (B, 32, H/8, W/8) of unit variance over the pictures, its channels half-way
-    whitened: at full contrast the first has hundreds of times the variance of the last, and details would only be learnt
-    where there is next to no noise. The linear decoder alone leaves seams between patches and loses edges; `refine`
-    sees a patch's neighbours and puts them back.
+    whitened: at full contrast the first has hundreds of times the variance of the last, and details would be learnt
+    only where there is next to no noise. The linear decoder alone leaves seams between patches and loses edges:
+    `refine` sees a patch's neighbours and puts them back.
     """
 
     def __init__(self):

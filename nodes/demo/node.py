@@ -21,8 +21,8 @@ class SiDDemoModel(Node):
             display_name="SiD Demo Model (text to emoji)",
             category="SiD/demo",
             description="A small text-to-emoji diffusion model that comes with this pack and runs on any CPU: to try "
-            "sampling and distillation without a download. Pictures are 64x64; prompts are emoji names, such as "
-            "'grinning face with smiling eyes'.",
+            "sampling and distillation without a download. Pictures are 64x64. Prompts name a subject, and a style if "
+            f"you like: 'hot air balloon, flat'. Styles: {', '.join(demo_model.STYLES)}.",
             inputs=[
                 io.Combo.Input(
                     "weights",

@@ -210,7 +210,9 @@ def test_learning_lowers_the_loss_and_only_the_adapter_changes(demo, lessons, ad
         losses.append(prediction_loss(trained, lessons, layers, process, attend))
         return losses[-1]
 
-    training = TimedTraining(trained, 1e-2, minutes=1, checkpoint=tmp_path / "x.pt")
+    training = TimedTraining(
+        trained, [{"params": list(trained.parameters()), "lr": 1e-2}], minutes=1, checkpoint=tmp_path / "x.pt"
+    )
     for _ in range(8):
         training._step(loss)
         training.iteration += 1

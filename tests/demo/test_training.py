@@ -9,7 +9,8 @@ def make(file, minutes: float):
     from training import TimedTraining
 
     torch.manual_seed(0)
-    return TimedTraining(nn.Linear(3, 1), 0.1, minutes, file)
+    networks = nn.Linear(3, 1)
+    return TimedTraining(networks, [{"params": list(networks.parameters()), "lr": 0.1}], minutes, file)
 
 
 def loss_of(training):
