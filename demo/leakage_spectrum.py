@@ -11,7 +11,7 @@ import torch
 from pictures import STYLES, Pictures
 from torch import Tensor
 
-GRID_STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut")  # those of a thousand subjects
+GRID_STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut")  # that all subjects have
 GRID_SUBJECTS = 40
 COMPONENTS = ((0, 1), (1, 4), (4, 16))
 KINDS = {"k": "keys", "v": "values"}
