@@ -169,7 +169,7 @@ def sheet(leakage: Leakage, weight: float) -> Image.Image:
     rows |= {trial.title.replace("α", "alpha"): leakage.draw(trial, 0, columns) for trial in sheet_trials(weight)}
     captions = leakage.measure.pictures.captions
     names = [
-        f"{captions[prompt]}, by a {STYLES[style]} {captions[shown]}"
+        f"{captions[prompt]} + {STYLES[style]} {captions[shown]}"
         for prompt, shown, style in zip(
             leakage.pairs.prompts[columns], leakage.pairs.shown[columns], leakage.pairs.styles[columns], strict=True
         )
