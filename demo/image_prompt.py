@@ -26,11 +26,15 @@ def image_tokens(adapter, clip_vision, images: Tensor):
     return tokens_of(adapter, clip_vision, images, negative=None, combine=EACH)
 
 
-def prompted(model, adapter, tokens, weight: float):
-    """A clone of the MODEL with the image prompt in all its layers, as CleanStyleIPAdapter makes it."""
+def prompted(model, adapter, tokens, weight: float, listed: str = ""):
+    """A clone of the MODEL with the image prompt as CleanStyleIPAdapter makes it, in all layers or those listed."""
+    from sid_pack.nodes.host.unet_layers import ALL, LISTED, chosen_layers
     from sid_pack.nodes.image_prompts.ip_adapter import apply_adapter, matching_layers
 
-    return apply_adapter(model, adapter, tokens, list(enumerate(matching_layers(model, adapter))), weight=weight)
+    layers = matching_layers(model, adapter)
+    chosen = set(chosen_layers(layers, LISTED if listed else ALL, listed))
+    numbered = [(number, layer) for number, layer in enumerate(layers) if layer in chosen]
+    return apply_adapter(model, adapter, tokens, numbered, weight=weight)
 
 
 def new_adapter(model, features: int) -> nn.Module:
