@@ -24,7 +24,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 load_pack()
-from sid_pack.sid_core.evaluation import metrics  # noqa: E402  the pack has this name only once it is loaded
+# The pack has this name only once it is loaded.
+from sid_pack.sid_core.evaluation.distances import frechet_distance  # noqa: E402
+from sid_pack.sid_core.evaluation.linear import fit_pca, ridge_map  # noqa: E402
+from sid_pack.sid_core.evaluation.neighbours import recall_at  # noqa: E402
 
 SEEDS = 5
 PCA_DIMS = 64
@@ -66,12 +69,12 @@ class DemoProtocol:
         self.real_features = image_features(self.network, emoji.images)
         self.is_training = torch.ones(len(emoji.captions), dtype=torch.bool)
         self.is_training[emoji.held_out] = False
-        self.pca = metrics.fit_pca(self.real_features[self.is_training], PCA_DIMS)
+        self.pca = fit_pca(self.real_features[self.is_training], PCA_DIMS)
         self.real_projected = self.pca.project(self.real_features[self.is_training])
         self.embeddings = load_caption_embeddings(emoji.captions)
         self.fold = torch.randperm(len(emoji.captions), generator=torch.Generator().manual_seed(0)) % FOLDS
         self.maps = [
-            metrics.ridge_map(self.real_features[self.fold != fold], self.embeddings[self.fold != fold], RIDGE_PENALTY)
+            ridge_map(self.real_features[self.fold != fold], self.embeddings[self.fold != fold], RIDGE_PENALTY)
             for fold in range(FOLDS)
         ]
 
@@ -92,7 +95,7 @@ class DemoProtocol:
 
     def distance(self, features: Tensor) -> float:
         """Fréchet distance of image features (N, 1280) to those of all the training captions' real pictures."""
-        return metrics.frechet_distance(self.pca.project(features), self.real_projected)
+        return frechet_distance(self.pca.project(features), self.real_projected)
 
     def floor(self) -> float:
         """The distance between two halves of the real pictures, averaged over a few random splits."""
@@ -100,7 +103,7 @@ class DemoProtocol:
         half = len(self.real_projected) // 2
         orders = [torch.randperm(len(self.real_projected), generator=generator) for _ in range(FLOOR_SPLITS)]
         pairs = [(self.real_projected[order[:half]], self.real_projected[order[half:]]) for order in orders]
-        return sum(metrics.frechet_distance(a, b) for a, b in pairs) / FLOOR_SPLITS
+        return sum(frechet_distance(a, b) for a, b in pairs) / FLOOR_SPLITS
 
     def recalled(self, features: Tensor, captions: Tensor) -> Tensor:
         """Whether each picture finds its own caption. features: (N, 1280), captions: (N,) indices → (N,) bool.
@@ -111,7 +114,7 @@ class DemoProtocol:
         for fold, to_text in enumerate(self.maps):
             mine = self.fold[captions] == fold
             members = (self.fold == fold).nonzero()[:, 0]
-            found[mine] = metrics.recall_at(
+            found[mine] = recall_at(
                 to_text(features[mine]) - to_text.y_mean,
                 torch.searchsorted(members, captions[mine]),
                 self.embeddings[members] - to_text.y_mean,

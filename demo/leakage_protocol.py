@@ -24,7 +24,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 load_pack()
-from sid_pack.sid_core.evaluation import metrics  # noqa: E402  the pack has this name only once it is loaded
+# The pack has this name only once it is loaded.
+from sid_pack.sid_core.evaluation.linear import ridge_map  # noqa: E402
+from sid_pack.sid_core.evaluation.neighbours import recall_at  # noqa: E402
 
 RIDGE_PENALTY = 3e3
 RECALL_AT = 10
@@ -72,7 +74,7 @@ class Judge:
 
     def __init__(self, features: Tensor, fit: Tensor, embeddings: Tensor):
         _, subjects = fit.nonzero(as_tuple=True)
-        self.map = metrics.ridge_map(features[fit], embeddings[subjects], RIDGE_PENALTY)
+        self.map = ridge_map(features[fit], embeddings[subjects], RIDGE_PENALTY)
         self.candidates = embeddings.double() - self.map.y_mean
 
     def likeness(self, features: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ class Judge:
 
     def finds(self, features: Tensor, subjects: Tensor, k: int = RECALL_AT) -> Tensor:
         """Whether a picture's subject (B,) is among the k that it is most like: (B,) bool."""
-        return metrics.recall_at(self.map(features) - self.map.y_mean, subjects, self.candidates, k)
+        return recall_at(self.map(features) - self.map.y_mean, subjects, self.candidates, k)
 
     def nearer(self, features: Tensor, subjects: Tensor, others: Tensor) -> Tensor:
         """Whether a picture is more like `others` (B,) than like `subjects` (B,): (B,) bool."""

@@ -103,14 +103,14 @@ def test_a_score_is_the_mean_over_its_runs_and_keeps_training_and_held_out_apart
 
 def test_the_map_that_judges_a_caption_has_not_seen_its_picture(protocol):
     """Spoil the real pictures of one fold: the maps of the others change, its own does not."""
-    from sid_pack.sid_core.evaluation import metrics
+    from sid_pack.sid_core.evaluation.linear import ridge_map
 
     fold = protocol.fold == 2
     spoilt = protocol.real_features.clone()
     spoilt[fold] = 0
     for other in (1, 2):
         rest = protocol.fold != other
-        refitted = metrics.ridge_map(spoilt[rest], protocol.embeddings[rest], 3e3)
+        refitted = ridge_map(spoilt[rest], protocol.embeddings[rest], 3e3)
         assert torch.allclose(refitted.weight, protocol.maps[other].weight) == (other == 2)
 
 
