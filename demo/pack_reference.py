@@ -19,12 +19,12 @@ import pictures as world
 import reference as parts
 import sheet
 import torch
+from demo_protocol import Protocol
 from drawing import Artist, Setting
 from evaluate import BATCH, teacher_setting
 from features import Features, kept_features
 from host import start_comfyui
 from pictures import Pictures, load_pictures
-from protocol import Protocol
 from reference import NO_STYLE, Reference, SubjectJudge, from_tensors, load_reference, save_reference, to_tensors
 from safetensors import safe_open
 from torch import Tensor

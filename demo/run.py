@@ -111,8 +111,8 @@ class Demo:
         with Ticker(say, "loading ComfyUI and trying this machine's speed"):
             start_comfyui()
             import comfy.model_management
+            from demo_protocol import Protocol
             from features import image_features
-            from protocol import Protocol
             from reference import load_reference
 
             self.load_s = time.monotonic() - self.began
