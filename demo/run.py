@@ -29,7 +29,7 @@ STUDENT_1 = Setting(1, student=ASSETS / "student_1_step.safetensors", name="stud
 SHIPPED = (TEACHER_50, TEACHER_4, TEACHER_2, STUDENT_4, STUDENT_1)
 # Evaluations of the network for one picture: guidance takes two for each, and some samplers more than one a step.
 FORWARDS = {("dpmpp_2m", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_2", 2): 6, ("lcm", 4): 4, ("lcm", 1): 1}
-SHOWN = ("hot air balloon", "cat face", "rocket", "sunflower", "house with garden", "birthday cake")
+SHOWN = ("red apple", "cat face", "rocket", "sunflower", "house with garden", "birthday cake")
 
 
 # What an iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow

@@ -46,7 +46,7 @@ def demo_cleanstyle() -> Sheet:
     model, clip, vae, vision = (demo[name] for name in ("model", "clip", "vae", "clip_vision"))
     empty = sheet.add("CLIPTextEncode", "Empty prompt", clip=clip, text="")["CONDITIONING"]
     sheet.column("Style picture")
-    wanted = sheet.add("CLIPTextEncode", "Prompt of the style picture", clip=clip, text="hot air balloon, woodcut")
+    wanted = sheet.add("CLIPTextEncode", "Prompt of the style picture", clip=clip, text="rocket, woodcut")
     latent = sheet.add("EmptyLatentImage", "One picture", width=DEMO_SIDE, height=DEMO_SIDE)["LATENT"]
     drawn = _demo_sampled(sheet, "Draw it", model, wanted["CONDITIONING"], empty, latent)
     style = sheet.add("VAEDecode", "Style picture", samples=drawn, vae=vae)["IMAGE"]

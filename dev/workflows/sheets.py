@@ -5,7 +5,7 @@ from .sheet import Output, Sheet
 
 EMOJI, SHOWN = 64, 256  # pixels
 PICTURES = 8
-PROMPT = "hot air balloon"
+PROMPT = "red apple"
 STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 TRAINING_PROMPTS = "emoji_names.txt"
 PHOTOGRAPH = "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph"

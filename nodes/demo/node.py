@@ -22,7 +22,7 @@ class SiDDemoModel(Node):
             category="SiD/demo",
             description="A small text-to-emoji diffusion model that comes with this pack and runs on any CPU: to try "
             "sampling and distillation without a download. Pictures are 64x64. Prompts name a subject, and a style if "
-            f"you like: 'hot air balloon, flat'. Styles: {', '.join(demo_model.STYLES)}.",
+            f"you like: 'rocket, flat'. Styles: {', '.join(demo_model.STYLES)}.",
             inputs=[
                 io.Combo.Input(
                     "weights",

@@ -4,7 +4,7 @@ import torch
 from graphs import demo, node, shown
 
 # Subjects whose pictures have colours of their own.
-SHOWN = ("hot air balloon", "red apple", "frog", "sunflower", "blue book", "rose", "avocado", "ghost")
+SHOWN = ("rocket", "red apple", "frog", "sunflower", "blue book", "rose", "green apple", "ghost")
 
 
 def sampled(model: list, positive: list, latent: list) -> dict:
