@@ -129,7 +129,8 @@ def to_tensors(reference: Reference) -> dict[str, Tensor]:
                 seen.subjects.short(), seen.styles.char(), seen.projected.half(), seen.answers.byte(), seen.found
             )
             tensors |= {f"{source}.{name}.{part}": tensor for part, tensor in vars(kept).items()}
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # A safetensors file takes no two tensors that share memory.
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 def from_tensors(tensors: dict[str, Tensor], captions: list[str]) -> Reference:
