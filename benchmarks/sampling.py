@@ -64,7 +64,7 @@ def load_subject(name: str, batch: int, steps: int) -> Subject:
     if name == "sd15":
         model, positive = sd15(), sd15_conditioning()
     else:
-        model, clip, _ = SiDDemoModel.execute(DEMO_WEIGHTS).result
+        model, clip, *_ = SiDDemoModel.execute(DEMO_WEIGHTS).result
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
     channels = model.get_model_object("latent_format").latent_channels
     side = SIDES[name]

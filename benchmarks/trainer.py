@@ -235,7 +235,7 @@ def load_subject(name: str, side: int, prompts: int) -> Subject:
     if name == "demo":
         from sid_pack.nodes.demo.node import SiDDemoModel
 
-        model, clip, _ = SiDDemoModel.execute("teacher").result
+        model, clip, *_ = SiDDemoModel.execute("teacher").result
     else:
         full_size = name == "sd15"
         model = sd15(SD15_UNET if full_size else MIDDLE_UNET)

@@ -9,7 +9,7 @@ stopped goes on where it was. dev/LOG.md says how these settings were found.
 import argparse
 import shutil
 
-from emoji import ASSETS
+from pictures import ASSETS
 from run import BASE, newest_student, run_workflow
 
 SETTINGS = {
@@ -42,7 +42,7 @@ def main() -> None:
         file, own = STUDENTS[steps]
         name = f"shipped_{steps}"
         settings = SETTINGS | own | {"SiDDistill.steps": steps, "SiDDistill.run_name": name}
-        settings["SiDSaveStudent.filename_prefix"] = f"diffusion_models/{name}"
+        settings["SiDSaveStudent.filename_prefix"] = name
         run_workflow("demo_distil", *(f"{key}={value}" for key, value in settings.items()))
         shutil.copy(newest_student(name), ASSETS / file)
         print(f"wrote {ASSETS / file}; the run's previews are in {BASE / 'output' / 'sid_runs' / name}")

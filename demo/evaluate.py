@@ -1,4 +1,4 @@
-"""Measure the demo's models by the demo protocol (see `protocol.py`) and print two tables.
+"""Measure the demo's models by the demo protocol (see `demo_protocol.py`) and print two tables.
 
     python demo/evaluate.py --teacher 50 dpmpp_2m karras 3 --teacher 4 dpmpp_2m karras 3 \
         --student demo/assets/student_4_steps.safetensors 4
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from demo_protocol import SEEDS, Prompts, Protocol, Score, Scores
 from drawing import Artist, Setting
 from host import start_comfyui
-from protocol import SEEDS, Prompts, Protocol, Score, Scores
 from reference import FILE, PAIRS, SUBJECTS, TRAINING, VARIETY, Measured, load_reference
 
 BATCH = 128

@@ -1,14 +1,17 @@
-"""Fit the linear part of the demo model's codec to the emoji and write `assets/codec.safetensors`.
+"""Fit the linear part of the demo model's codec to the pictures and write `assets/codec.safetensors`.
 
     python demo/fit_codec.py
 
-First of the four scripts that make the demo's weights, before train_teacher.py, train_decoder.py and
+Second of the scripts that make the demo's weights, before train_teacher.py, train_decoder.py and
 distil_students.py.
 """
 
+import argparse
+from pathlib import Path
+
 import torch
-from emoji import load_emoji
 from host import start_comfyui
+from pictures import ASSETS, TRAINING, load_pictures
 from torch import Tensor, nn
 
 
@@ -27,6 +30,9 @@ def fit_linear(pictures: Tensor, codec: nn.Module) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ASSETS / "codec.safetensors")
+    args = parser.parse_args()
     start_comfyui()
     from sid_pack.nodes.demo import model as demo_model
     from sid_pack.sid_core.files.tensors import write_tensors
@@ -35,9 +41,10 @@ def main() -> None:
     codec = demo_model.PatchCodec()
     nn.init.zeros_(codec.refine[-2].weight)
     nn.init.zeros_(codec.refine[-2].bias)
-    fit_linear(load_emoji().images.permute(0, 3, 1, 2) * 2 - 1, codec)
+    pictures = load_pictures()
+    fit_linear(pictures.image(pictures.where(TRAINING)).permute(0, 3, 1, 2) * 2 - 1, codec)
     weights = {key: value.half() for key, value in codec.state_dict().items()}
-    write_tensors(demo_model.CODEC, weights, {"licence": "Apache-2.0"})
+    write_tensors(args.out, weights, {"licence": "Apache-2.0"})
 
 
 if __name__ == "__main__":

@@ -1,115 +1,80 @@
-"""An image prompt for the demo model, in the layout of IP-Adapter-plus: what it sees, and its network.
+"""An image prompt for the demo model: an IP-Adapter-plus, as a MODEL has it and as it is trained.
 
-EfficientNet-lite0 looks at the picture, as it does for the demo protocol; IP-Adapter has CLIP there. All after that is
-the pack's own code. Needs `host.start_comfyui()` first, except for `look`.
+It sees through the demo's image encoder. All that draws is the pack's own code. Needs `host.start_comfyui()` first.
 """
 
 from collections.abc import Callable
 
 import torch
-from emoji import ASSETS
-from features import BATCH, MEAN, SIDE, STD
+from host import ROOT
 from torch import Tensor, nn
+from training import initialize
 
-ADAPTER = ASSETS / "image_prompt.safetensors"
+ADAPTER = ROOT / "demo" / "assets" / "image_prompt.safetensors"
 TOKENS = 16
 DEPTH = 2
-WIDER = 4  # the feed-forward layers
-STAGES = (2, 4, 10)  # blocks of the network whose channels are looked at too: colours and strokes, not yet subjects
-SEEN_SIDE = 4
-SEEN = 1280 + 2 * (24 + 40 + 112)
+WIDTH = 128  # within the resampler
+WIDER = 2  # the feed-forward layers
 
 
 @torch.inference_mode()
-def look(network: nn.Module, images: Tensor) -> Tensor:
-    """What the image prompt sees: (N, H, W, 3) in [0, 1] → (N, 16, SEEN) on the CPU, one row for each of 4x4 regions.
+def image_tokens(adapter, clip_vision, images: Tensor):
+    """The pack's `ImageTokens` of pictures (P, H, W, 3): picture i of a batch follows image i."""
+    from sid_pack.nodes.image_prompts.ip_adapter import EACH
+    from sid_pack.nodes.image_prompts.ip_adapter import image_tokens as tokens_of
 
-    The first 1,280 channels are the last convolution's; their mean over the regions is `image_features`. After them
-    come mean and deviation of the channels of STAGES within the region.
-    """
-    device = network._conv_stem.weight.device
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
-    seen = [torch.empty(0, SEEN_SIDE**2, SEEN)]
-    for batch in images.split(BATCH):
-        pictures = batch.to(device).movedim(-1, 1)
-        pictures = nn.functional.interpolate(pictures, size=(SIDE, SIDE), mode="bicubic", antialias=True)
-        x = network._swish(network._bn0(network._conv_stem((pictures.clamp(0, 1) - mean) / std)))
-        early = []
-        for index, block in enumerate(network._blocks):
-            x = block(x)
-            if index in STAGES:
-                average, energy = (nn.functional.adaptive_avg_pool2d(y, SEEN_SIDE) for y in (x, x.square()))
-                early += [average, (energy - average.square()).clamp(min=0).sqrt()]
-        last = network._swish(network._bn1(network._conv_head(x)))
-        seen.append(torch.cat([last, *early], dim=1).flatten(2).mT.cpu())
-    return torch.cat(seen)
+    return tokens_of(adapter, clip_vision, images, negative=None, combine=EACH)
 
 
-@torch.inference_mode()
-def image_tokens(adapter, seen: Tensor):
-    """The pack's `ImageTokens` of pictures as they were looked at, (P, 16, SEEN): picture i of a batch follows image i.
-
-    Where there is guidance, no image stands against them, which training has as zeros.
-    """
-    from sid_pack.nodes.image_prompts.ip_adapter_branch import ImageTokens
-
-    projection = adapter.network.projection
-    cond = projection(seen)
-    return ImageTokens(cond, projection(torch.zeros_like(seen[:1])).expand_as(cond), each_its_own=True)
-
-
-def prompted(model, adapter, tokens, weight: float):
-    """A clone of the MODEL with the image prompt in all its layers, as CleanStyleIPAdapter makes it."""
+def prompted(model, adapter, tokens, weight: float, listed: str = ""):
+    """A clone of the MODEL with the image prompt as CleanStyleIPAdapter makes it, in all layers or those listed."""
+    from sid_pack.nodes.host.unet_layers import ALL, LISTED, chosen_layers
     from sid_pack.nodes.image_prompts.ip_adapter import apply_adapter, matching_layers
 
-    return apply_adapter(model, adapter, tokens, list(enumerate(matching_layers(model, adapter))), weight=weight)
+    layers = matching_layers(model, adapter)
+    chosen = set(chosen_layers(layers, LISTED if listed else ALL, listed))
+    numbered = [(number, layer) for number, layer in enumerate(layers) if layer in chosen]
+    return apply_adapter(model, adapter, tokens, numbered, weight=weight)
 
 
-def new_adapter(model) -> nn.Module:
+def new_adapter(model, features: int) -> nn.Module:
     """An IP-Adapter-plus of the pack's own classes for this MODEL, to be trained.
 
-    Of the usual initialization, but for the layers' keys and values: these begin as copies of the text's.
+    features: channels of what the image encoder's tokens are. Of the usual initialization, but for the layers' keys
+    and values: these begin as copies of the text's.
     """
     from sid_pack.nodes.host.unet_layers import cross_attention_layers
     from sid_pack.nodes.image_prompts.ip_adapter_networks import IPAdapter, Resampler
 
     layers = cross_attention_layers(model)
-    width = layers[0].context
     attentions = [cross_attention(model, layer) for layer in layers]
     network = IPAdapter(
-        Resampler(resampler_shapes(width)),
+        Resampler(resampler_shapes(features, layers[0].context)),
         [{"k": text.to_k.weight, "v": text.to_v.weight} for text in attentions],
     )
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, a=5**0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-    nn.init.normal_(network.projection.latents, std=width**-0.5)
+    initialize(network)
+    nn.init.normal_(network.projection.latents, std=WIDTH**-0.5)
     for text, keys, values in zip(attentions, network.to_k_ip, network.to_v_ip, strict=True):
         keys.weight.data.copy_(text.to_k.weight)
         values.weight.data.copy_(text.to_v.weight)
-    return network.requires_grad_(True)
+    return network.float().requires_grad_(True)
 
 
-def resampler_shapes(width: int) -> dict[str, Tensor]:
+def resampler_shapes(features: int, context: int) -> dict[str, Tensor]:
     """Empty tensors by the names and in the shapes that a file of IP-Adapter-plus would have them in."""
     shapes = {
-        "latents": (1, TOKENS, width),
-        "proj_in.weight": (width, SEEN),
-        "proj_out.weight": (width, width),
-        "norm_out.weight": (width,),
+        "latents": (1, TOKENS, WIDTH),
+        "proj_in.weight": (WIDTH, features),
+        "proj_out.weight": (context, WIDTH),
+        "norm_out.weight": (context,),
     }
     for layer in range(DEPTH):
-        shapes |= {f"layers.{layer}.0.{norm}.weight": (width,) for norm in ("norm1", "norm2")}
-        shapes |= {f"layers.{layer}.0.{name}.weight": (width, width) for name in ("to_q", "to_out")}
-        shapes[f"layers.{layer}.0.to_kv.weight"] = (2 * width, width)
-        shapes[f"layers.{layer}.1.0.weight"] = (width,)
-        shapes[f"layers.{layer}.1.1.weight"] = (WIDER * width, width)
-        shapes[f"layers.{layer}.1.3.weight"] = (width, WIDER * width)
+        shapes |= {f"layers.{layer}.0.{norm}.weight": (WIDTH,) for norm in ("norm1", "norm2")}
+        shapes |= {f"layers.{layer}.0.{name}.weight": (WIDTH, WIDTH) for name in ("to_q", "to_out")}
+        shapes[f"layers.{layer}.0.to_kv.weight"] = (2 * WIDTH, WIDTH)
+        shapes[f"layers.{layer}.1.0.weight"] = (WIDTH,)
+        shapes[f"layers.{layer}.1.1.weight"] = (WIDER * WIDTH, WIDTH)
+        shapes[f"layers.{layer}.1.3.weight"] = (WIDTH, WIDER * WIDTH)
     return {name: torch.empty(shape) for name, shape in shapes.items()}
 
 

@@ -1,17 +1,15 @@
-"""The leakage protocol: does a picture show the subject of its style image instead of the one it was asked for?
+"""The leakage protocol: does a picture show the subject of its style picture instead of the one it was asked for?
 
-- A *pair* is a subject to draw (the prompt) and a picture of another subject in some style (the style image), one that
-  the image prompt was not trained on. Both subjects are among those that the model draws recognizably without an image.
-- The *judge* names subjects: a linear map from EfficientNet-lite0 features to sentence embeddings of captions, fitted
-  to the grid's pictures in all styles, so that it knows a subject in any of them. *Leakage* is the share of pictures
-  that it finds nearer to the style image's subject than to the prompt's; R@10 of both, among all the grid's subjects,
-  says whether the picture shows either.
-- A picture can lose the one subject without showing the other, and hint at a subject that no judge would name. So two
-  more, each among pictures of one style, less what these have in common: *told* is the share of pictures whose own
-  style image is, by the features, the likest of all that the style has here; *layout* is the cosine between the
-  picture's 16x16 pixels and its style image's. By chance they are one in `each` pairs, and 0.
-- *Style* is the cosine between style vectors of a network for painting (centred on all styles' mean) of the picture and
-  of the style: its other pictures' mean, in which no subject is left; also of the style image itself.
+- A *pair* is a subject to draw, told without a style, and a real picture of another subject in one of the nine styles.
+  The style picture is one that was held out of all training, and where a style has too few of these one of the rest.
+- The *judge* names subjects: discriminants of EfficientNet-lite0 features, fitted to the real pictures in all styles
+  but those set aside for style pictures. Subjects are such as the teacher draws so that the judge names them, and style
+  pictures such whose own subject it names.
+- *Leakage*, three times: the share of pictures in which the style picture's subject is the first that the judge names;
+  is among its first ten; is named before the prompt's. R@10 is how often the prompt's is among its first ten.
+- *Style* is the probability that the demo protocol's probe gives to the style picture's style; *style named* is how
+  often that is the likeliest. *Layout* is the cosine between the 16x16 pixels of picture and style picture, each less
+  what the pairs of that style have in common: 0 for pictures that have nothing to do with each other.
 - An adapter can always leak less by doing less. What counts is the leakage *at equal style*: against that of the plain
   adapter at the weight where it has the same style, interpolated between the weights measured.
 """
@@ -20,24 +18,45 @@ from dataclasses import dataclass, fields
 
 import torch
 from host import load_pack
+from pictures import HELD_OUT_PAIR, TRAINING
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 load_pack()
-from sid_pack.sid_core.evaluation import linear, neighbours  # noqa: E402  the pack has this name only once it is loaded
+# The pack has this name only once it is loaded.
+from sid_pack.sid_core.evaluation.discriminant import Discriminant, fit_discriminant  # noqa: E402
+from sid_pack.sid_core.evaluation.linear import LinearProbe  # noqa: E402
 
-RIDGE_PENALTY = 3e3
-RECALL_AT = 10
+SHRINKAGE = 0.03
+AMONG = 10
+NAMEABLE_AMONG = 3  # of the judge's answers, for what is to be a subject of a pair
+SET_ASIDE = 120  # pictures of each style at least that the judge is not fitted to
 LAYOUT_SIDE = 16
-TOO_ALIKE = 0.5  # cosine between two captions' embeddings: "dog" and "dog face" are 0.8, "dog" and "sheep" 0.4
+TOO_ALIKE = 0.4  # cosine between captions as the reference has them: "dog" and "cat" 0.55, "dog" and "horse" 0.40
 RESAMPLES = 1000
+
+
+def set_aside(styles: Tensor, held_out: Tensor, fewest: int = SET_ASIDE) -> Tensor:
+    """Which pictures may be style pictures, (N,) bool, the same every time: those HELD_OUT_PAIR.
+
+    In a style that has fewer, random pictures that were trained with as well. styles, held_out: as `Pictures` has them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    aside = held_out == HELD_OUT_PAIR
+    for style in styles.unique():
+        mine = styles == style
+        trained = (mine & (held_out == TRAINING)).nonzero()[:, 0]
+        order = torch.randperm(len(trained), generator=generator)
+        aside[trained[order[: max(0, fewest - int((mine & aside).sum()))]]] = True
+    return aside
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Indices (P,) into the grid: subject to draw, subject of the style image, and its style."""
+    """(P,) each: the subject to draw; the style picture among the real ones, its subject and its style."""
 
     prompts: Tensor
+    pictures: Tensor
     shown: Tensor
     styles: Tensor
 
@@ -45,81 +64,79 @@ class Pairs:
         return len(self.prompts)
 
 
-def choose_pairs(unseen: Tensor, pool: Tensor, styles: list[int], each: int, embeddings: Tensor) -> Pairs:
-    """`each` pairs for every one of `styles`, the same ones every time.
+def choose_pairs(
+    candidates: Tensor, subjects: Tensor, styles: Tensor, pool: Tensor, embeddings: Tensor, each: int
+) -> Pairs:
+    """`each` pairs of every style, the same ones every time.
 
-    unseen: (S, N), pictures that may be style images. pool: (M,), subjects to choose from. embeddings: (N, E) of the
-    captions. Raises ValueError where a style has too few such pictures.
+    candidates: indices (M,) of pictures to be style pictures, the earlier preferred to the later. subjects, styles: of
+    all pictures, (N,). pool: (K,), subjects to choose from. embeddings: (S, E) of the captions. A prompt is one of
+    which there is a real picture in that style too. Raises ValueError where a style has too few candidates.
     """
     generator = torch.Generator().manual_seed(0)
-    alike = normalize(embeddings, dim=1) @ normalize(embeddings, dim=1).T > TOO_ALIKE
-    prompts, shown = [], []
-    for style in styles:
-        candidates = pool[unseen[style, pool]]
-        if len(candidates) < each:
-            raise ValueError(
-                f"style {style} has {len(candidates)} unseen pictures of these subjects, {each} are needed"
-            )
-        for subject in candidates[torch.randperm(len(candidates), generator=generator)[:each]].tolist():
-            others = pool[~alike[subject, pool]]
+    directions = normalize(embeddings, dim=1)
+    prompts, pictures = [], []
+    candidates = candidates[torch.isin(subjects[candidates], pool)]
+    for style in styles.unique().tolist():
+        of_style = candidates[styles[candidates] == style][:each]
+        if len(of_style) < each:
+            raise ValueError(f"style {style} has {len(of_style)} pictures of these subjects, {each} are needed")
+        in_style = pool[torch.isin(pool, subjects[styles == style])]
+        for picture in of_style.tolist():
+            alike = directions[in_style] @ directions[subjects[picture]] > TOO_ALIKE
+            others = in_style[~alike & (in_style != subjects[picture])]
             prompts.append(others[torch.randint(len(others), (), generator=generator)].item())
-            shown.append(subject)
-    return Pairs(torch.tensor(prompts), torch.tensor(shown), torch.tensor(styles).repeat_interleave(each))
+            pictures.append(picture)
+    pictures = torch.tensor(pictures)
+    return Pairs(torch.tensor(prompts), pictures, subjects[pictures], styles[pictures])
 
 
-class Judge:
-    """Which of the grid's subjects a picture shows. features: (S, N, D), fit: (S, N) those to learn from."""
+@dataclass(frozen=True)
+class Measured:
+    """What is compared of P pictures: features of subjects (P, D) and of strokes (P, V), and pixels (P, 3, 16, 16)."""
 
-    def __init__(self, features: Tensor, fit: Tensor, embeddings: Tensor):
-        _, subjects = fit.nonzero(as_tuple=True)
-        self.map = linear.ridge_map(features[fit], embeddings[subjects], RIDGE_PENALTY)
-        self.candidates = embeddings.double() - self.map.y_mean
-
-    def likeness(self, features: Tensor) -> Tensor:
-        """Cosine similarity of pictures (B, D) to all subjects (B, N)."""
-        return normalize(self.map(features) - self.map.y_mean, dim=1) @ normalize(self.candidates, dim=1).T
-
-    def finds(self, features: Tensor, subjects: Tensor, k: int = RECALL_AT) -> Tensor:
-        """Whether a picture's subject (B,) is among the k that it is most like: (B,) bool."""
-        return neighbours.recall_at(self.map(features) - self.map.y_mean, subjects, self.candidates, k)
-
-    def nearer(self, features: Tensor, subjects: Tensor, others: Tensor) -> Tensor:
-        """Whether a picture is more like `others` (B,) than like `subjects` (B,): (B,) bool."""
-        likeness, rows = self.likeness(features), torch.arange(len(features))
-        return likeness[rows, others] > likeness[rows, subjects]
+    subject: Tensor
+    strokes: Tensor
+    pixels: Tensor
 
 
-class StyleSpace:
-    """Styles by the mean vectors of their pictures. vectors: (S, M, V), M pictures of each style."""
+def layout(images: Tensor) -> Tensor:
+    """(P, H, W, 3) → (P, 3, 16, 16)."""
+    return interpolate(images.movedim(-1, 1), size=(LAYOUT_SIDE, LAYOUT_SIDE), mode="area")
 
-    def __init__(self, vectors: Tensor):
-        means = vectors.double().mean(1)
-        self.centre = means.mean(0)
-        self.styles = means - self.centre
 
-    def likeness(self, vectors: Tensor) -> Tensor:
-        """Cosine similarity, after centring, of pictures (B, V) to all styles (B, S)."""
-        return normalize(vectors.double() - self.centre, dim=1) @ normalize(self.styles, dim=1).T
+def likeness_within(pictures: Tensor, others: Tensor, styles: Tensor) -> Tensor:
+    """Cosine of each of `pictures` (P, …) with its own of `others` (P, …), → (P,).
 
-    def between(self, a: Tensor, b: Tensor) -> Tensor:
-        """Cosine similarity, after centring, of pictures (B, V) to other pictures (B, V), one by one."""
-        return (normalize(a.double() - self.centre, dim=1) * normalize(b.double() - self.centre, dim=1)).sum(1)
+    From both is taken what they have in common within a style.
+    """
+    likeness = torch.empty(len(styles)).double()
+    for style in styles.unique():
+        mine = styles == style
+        a, b = (x[mine].double().flatten(1) for x in (pictures, others))
+        likeness[mine] = (normalize(a - a.mean(0), dim=1) * normalize(b - b.mean(0), dim=1)).sum(1)
+    return likeness
 
 
 @dataclass(frozen=True)
 class Scores:
     """Of each picture (P,), in double precision; a table has their means."""
 
-    leaks: Tensor
-    finds_prompt: Tensor
-    finds_shown: Tensor
-    told: Tensor
-    layout: Tensor
+    first: Tensor
+    named: Tensor
+    nearer: Tensor
+    prompt: Tensor
     style: Tensor
-    style_image: Tensor
+    style_named: Tensor
+    layout: Tensor
 
     def mean(self, name: str) -> float:
         return getattr(self, name).mean().item()
+
+    def error(self, name: str) -> float:
+        """Standard error of the mean over pairs."""
+        values = getattr(self, name)
+        return (values.std() / len(values) ** 0.5).item()
 
     @staticmethod
     def joined(parts: "list[Scores]") -> "Scores":
@@ -127,63 +144,43 @@ class Scores:
         return Scores(*(torch.stack([getattr(part, f.name) for part in parts]).mean(0) for f in fields(Scores)))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What is compared of pictures: features (P, D), style vectors (P, V), and pixels (P, 3, 16, 16)."""
+class Judges:
+    """Who names a picture's subject, and who its style."""
 
-    features: Tensor
-    vectors: Tensor
-    pixels: Tensor
+    def __init__(self, features: Tensor, subjects: Tensor, probe: LinearProbe):
+        """features (N, D): of real pictures of subjects (N,). probe: names styles by strokes."""
+        self.subjects: Discriminant = fit_discriminant(features, subjects, SHRINKAGE)
+        self.probe = probe
 
-
-def layout(images: Tensor) -> Tensor:
-    """(P, H, W, 3) → (P, 3, 16, 16)."""
-    return torch.nn.functional.interpolate(images.movedim(-1, 1), size=(LAYOUT_SIDE, LAYOUT_SIDE), mode="area")
-
-
-def among_a_style(pictures: Tensor, others: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine of each of `pictures` (P, …) with its own of `others` (P, …), and whether no other of its style is liker.
-
-    From both is taken what they have in common within a style. → (P,), (P,) bool.
-    """
-    likeness, own_is_likest = torch.empty(len(styles)).double(), torch.empty(len(styles), dtype=torch.bool)
-    for style in styles.unique():
-        mine = styles == style
-        a, b = (x[mine].double().flatten(1) for x in (pictures, others))
-        cosine = normalize(a - a.mean(0), dim=1) @ normalize(b - b.mean(0), dim=1).T
-        likeness[mine] = cosine.diagonal()
-        own_is_likest[mine] = cosine.argmax(1) == torch.arange(len(cosine))
-    return likeness, own_is_likest
-
-
-def score(judge: Judge, space: StyleSpace, pairs: Pairs, drawn: Measured, shown: Measured) -> Scores:
-    """Of the pictures drawn for the pairs, with these style images."""
-    _, told = among_a_style(drawn.features, shown.features, pairs.styles)
-    same_layout, _ = among_a_style(drawn.pixels, shown.pixels, pairs.styles)
-    return Scores(
-        leaks=judge.nearer(drawn.features, pairs.prompts, pairs.shown).double(),
-        finds_prompt=judge.finds(drawn.features, pairs.prompts).double(),
-        finds_shown=judge.finds(drawn.features, pairs.shown).double(),
-        told=told.double(),
-        layout=same_layout,
-        style=space.likeness(drawn.vectors)[torch.arange(len(pairs)), pairs.styles],
-        style_image=space.between(drawn.vectors, shown.vectors),
-    )
+    def score(self, pairs: Pairs, drawn: Measured, shown: Measured) -> Scores:
+        """Of the pictures drawn for the pairs, whose style pictures are `shown`."""
+        of_shown, of_prompt = (self.subjects.ranks(drawn.subject, which) for which in (pairs.shown, pairs.prompts))
+        return Scores(
+            first=(of_shown == 1).double(),
+            named=(of_shown <= AMONG).double(),
+            nearer=(of_shown < of_prompt).double(),
+            prompt=(of_prompt <= AMONG).double(),
+            style=self.probe(drawn.strokes).softmax(1).gather(1, pairs.styles[:, None])[:, 0],
+            style_named=(self.probe.answers(drawn.strokes) == pairs.styles).double(),
+            layout=likeness_within(drawn.pixels, shown.pixels, pairs.styles),
+        )
 
 
 @dataclass(frozen=True)
 class AtEqualStyle:
-    """How a setting differs from the plain adapter of the same style, and the standard error over pairs.
+    """What the plain adapter of the same style has, how a setting differs from it, and that difference's standard
+    error over pairs.
 
-    NaN where no weight that was measured has this style.
+    NaN where no weight that was measured has this style; the error too where that is so for most drawings of the pairs.
     """
 
+    plain: float
     difference: float
     error: float
 
 
 def at_equal_style(scores: Scores, plain: list[Scores], name: str) -> AtEqualStyle:
-    """`scores`' mean of the field `name`, less what the plain adapter has where it is of the same style.
+    """`scores`' mean of the field `name`, against what the plain adapter has where it is of the same style.
 
     plain: the same pairs at several weights. The error is by drawing the pairs anew, all settings together.
     """
@@ -194,9 +191,11 @@ def at_equal_style(scores: Scores, plain: list[Scores], name: str) -> AtEqualSty
     styles = torch.stack([curve.style[everything].mean(1) for curve in plain], 1)
     values = torch.stack([getattr(curve, name)[everything].mean(1) for curve in plain], 1)
     own, style = getattr(scores, name)[everything].mean(1), scores.style[everything].mean(1)
-    differences = own - interpolated(style, styles, values)
+    expected = interpolated(style, styles, values)
+    differences = own - expected
     spread = differences[1:][differences[1:].isfinite()]
-    return AtEqualStyle(differences[0].item(), spread.std().item() if len(spread) > RESAMPLES // 2 else float("nan"))
+    error = spread.std().item() if len(spread) > RESAMPLES // 2 else float("nan")
+    return AtEqualStyle(expected[0].item(), differences[0].item(), error)
 
 
 def interpolated(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:

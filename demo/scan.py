@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from demo_protocol import SEEDS, Protocol
 from drawing import Artist, Setting
 from evaluate import BATCH, Result, as_json, evaluate, held_out_table, row, table
 from host import start_comfyui
-from protocol import SEEDS, Protocol
 from reference import TRAINING, load_reference
 
 FIRST_SCHEDULERS = ("karras", "sgm_uniform", "beta")

@@ -1,22 +1,27 @@
 """Train the decoder of the demo model's codec and write it into `assets/codec.safetensors`.
 
-    python demo/train_decoder.py
+    python demo/train_decoder.py --alone --minutes 15
+    python demo/train_decoder.py --minutes 10
 
-It learns the training pictures from their latents as a diffusion model gives them back: noised to some time, and
-denoised again by the teacher. A decoder that only ever saw the encoder's own latents shows the model's
-errors as grain. Some minutes on a CPU; wants the codec of fit_codec.py and the teacher of train_teacher.py.
+It learns the training pictures from their latents: the encoder's own with a little noise, and, without `--alone`, those
+that a diffusion model gives back too, noised to some time and denoised by the teacher. A decoder that only ever saw the
+encoder's latents shows the model's errors as grain. It goes on from the decoder that is in the file. Wants the codec of
+fit_codec.py and, for the second line, the teacher of train_teacher.py.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
-from emoji import at_sizes, load_emoji, placed
 from host import start_comfyui
+from pictures import ASSETS, TRAINING, Pictures, at_sizes, load_pictures, placed
 from torch import Tensor, nn
+from training import TimedTraining
 
 BATCH = 64
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 1.5e-3
 LATENT_NOISE = 0.2
+SEEN = 4096  # pictures that the teacher gives back, each once
 TIMES = (200, 400, 600)
 STEPS = 8
 GUIDANCE = 2.0
@@ -24,81 +29,97 @@ GUIDANCE = 2.0
 
 @torch.inference_mode()
 def as_the_teacher_sees(latents: Tensor, captions: list[str]) -> Tensor:
-    """The latents (len(TIMES), N, C, H, W), noised to TIMES and denoised by the guided teacher in STEPS."""
+    """The latents (N, C, H, W), each noised to one of TIMES and denoised by the guided teacher in STEPS."""
     from sid_pack.nodes.demo import model as demo_model
     from sid_pack.nodes.host.model import predictor, process_of
     from sid_pack.sid_core.method.guidance import guided
     from sid_pack.sid_core.method.sampling import few_step, step_times
 
     teacher, clip, _ = demo_model.load_demo()
-    contexts = torch.cat([clip.encode_from_tokens(clip.tokenize(caption)) for caption in captions])
     empty = clip.encode_from_tokens(clip.tokenize(""))
     process = process_of(teacher)
     predict = predictor(teacher.model, process)
     generator = torch.manual_seed(0)
 
-    def batch_denoised(x0: Tensor, rows: Tensor, time: int) -> Tensor:
+    def batch_denoised(x0: Tensor, texts: list[str], time: int) -> Tensor:
+        contexts = torch.cat([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
         times = step_times(STEPS, process=process, t_init=time)
         noise = torch.randn(x0.shape, generator=generator)
-        x_t = process.diffuse(x0, noise, times[0])
-        cond, uncond = {"c_crossattn": contexts[rows]}, {"c_crossattn": empty.expand(len(rows), -1, -1)}
+        cond, uncond = {"c_crossattn": contexts}, {"c_crossattn": empty.expand(len(x0), -1, -1)}
 
         def teacher_at(x_t: Tensor, t: Tensor) -> Tensor:
             return guided(predict, x_t, t, cond, uncond, GUIDANCE)
 
+        x_t = process.diffuse(x0, noise, times[0])
         return few_step(teacher_at, noise, times, process, mode="ddim", x_start=x_t)
 
-    def denoised(x0: Tensor, time: int) -> Tensor:
-        batches = torch.arange(len(x0)).split(4 * BATCH)
-        return torch.cat([batch_denoised(x0[rows], rows, time) for rows in batches])
+    batches = torch.arange(len(latents)).split(BATCH)
+    return torch.cat(
+        [
+            batch_denoised(latents[rows], [captions[row] for row in rows], TIMES[number % len(TIMES)])
+            for number, rows in enumerate(batches)
+        ]
+    )
 
-    return torch.stack([denoised(x0, time) for x0, time in zip(latents, TIMES, strict=True)])
+
+def seen_again(pictures: Pictures, training: Tensor, canvases: Tensor, codec: nn.Module) -> tuple[Tensor, Tensor]:
+    """SEEN pictures, placed once, and the latents that the teacher makes of theirs: (M, 3, H, W), (M, C, h, w)."""
+    pick = torch.randperm(len(training))[:SEEN]
+    shown = placed(canvases, pick) * 2 - 1
+    with torch.no_grad():
+        latents = torch.cat([codec.encode(batch) for batch in shown.split(BATCH)])
+    captions = [pictures.caption(index) for index in training[pick].tolist()]
+    return shown, as_the_teacher_sees(latents, captions).clone()
 
 
-def train(canvases: Tensor, pictures: Tensor, seen: Tensor, codec: nn.Module, iterations: int) -> None:
-    """Half of each batch are `pictures` (M, 3, H, W) from the teacher's latents of them, `seen` (M, C, h, w); half
-    are `canvases`, placed anew, from the encoder's latents with a little noise.
+def train(
+    canvases: Tensor, seen: tuple[Tensor, Tensor] | None, codec: nn.Module, minutes: float, checkpoint: Path
+) -> nn.Module:
+    """The codec with its decoder trained. With `seen`, of `seen_again`, half of each batch are those; the others are
+    `canvases`, placed anew.
     """
-    optimizer = torch.optim.Adam(codec.refine.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
-    for iteration in range(iterations):
-        pick = torch.randint(len(pictures), (BATCH // 2,))
-        anew = placed(canvases, torch.randint(canvases.shape[1], (BATCH // 2,))) * 2 - 1
-        latents = codec.encode(anew)
-        noisy = latents + torch.randn_like(latents) * torch.rand(len(latents), 1, 1, 1) * LATENT_NOISE
-        error = codec.decode(torch.cat([noisy, seen[pick]])) - torch.cat([anew, pictures[pick]])
+    refine = codec.refine.requires_grad_(True)
+    groups = [{"params": list(refine.parameters()), "lr": LEARNING_RATE}]
+    timed = TimedTraining(codec, groups, minutes, checkpoint)
+    own = BATCH // 2 if seen else BATCH
+
+    def loss_of_batch() -> Tensor:
+        shown = placed(canvases, torch.randint(canvases.shape[1], (own,))) * 2 - 1
+        with torch.no_grad():
+            latents = codec.encode(shown)
+            latents = latents + torch.randn_like(latents) * torch.rand(own, 1, 1, 1) * LATENT_NOISE
+        if seen:
+            pick = torch.randint(len(seen[0]), (BATCH - own,))
+            shown, latents = torch.cat([shown, seen[0][pick]]), torch.cat([latents, seen[1][pick]])
+        with torch.autocast("cpu", torch.bfloat16):
+            error = codec.decode(latents).float() - shown
         # Of neighbouring pixels' differences too: edges are few of the pixels and most of what a person sees.
-        loss = error.abs().mean() + sum(error.diff(dim=axis).abs().mean() for axis in (-2, -1))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if (iteration + 1) % 250 == 0:
-            print(f"{iteration + 1}/{iterations}: mean absolute error {error.abs().mean().item():.4f}", flush=True)
+        return error.abs().mean() + sum(error.diff(dim=axis).abs().mean() for axis in (-2, -1))
+
+    timed.run(loss_of_batch, lambda: None)
+    return timed.average
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--iterations", type=int, default=5000)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--alone", action="store_true", help="without a teacher's latents")
+    parser.add_argument("--codec", type=Path, default=ASSETS / "codec.safetensors")
     args = parser.parse_args()
     start_comfyui()
     from sid_pack.nodes.demo import model as demo_model
     from sid_pack.sid_core.files.tensors import write_tensors
 
-    emoji = load_emoji()
-    captions = [emoji.captions[index] for index in emoji.training]
+    pictures = load_pictures()
+    training = pictures.where(TRAINING)
     codec = demo_model.PatchCodec()
-    codec.load_state_dict(demo_model.read_weights(demo_model.CODEC)[0])
+    codec.load_state_dict(demo_model.read_weights(args.codec)[0])
     torch.manual_seed(0)
-    canvases = at_sizes(emoji.images[emoji.training].permute(0, 3, 1, 2))
-    everyone = torch.arange(len(captions))
-    pictures = torch.stack([placed(canvases, everyone) * 2 - 1 for _ in TIMES])
-    with torch.no_grad():
-        latents = torch.stack([codec.encode(batch) for batch in pictures])
-    seen = as_the_teacher_sees(latents, captions).clone()
-    train(canvases, pictures.flatten(0, 1), seen.flatten(0, 1), codec, args.iterations)
+    canvases = at_sizes(pictures.images[training].permute(0, 3, 1, 2))
+    seen = None if args.alone else seen_again(pictures, training, canvases, codec)
+    codec = train(canvases, seen, codec, args.minutes, args.codec.with_suffix(".training.pt"))
     weights = {key: value.half() for key, value in codec.state_dict().items()}
-    write_tensors(demo_model.CODEC, weights, {"licence": "Apache-2.0"})
+    write_tensors(args.codec, weights, {"licence": "Apache-2.0"})
 
 
 if __name__ == "__main__":

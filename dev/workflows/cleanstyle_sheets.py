@@ -1,4 +1,4 @@
-"""The pack's workflows with CleanStyle. None runs without files of the user's, for no image encoder is small."""
+"""The pack's workflows with CleanStyle. All but the demo's run with files of the user's."""
 
 from .sheet import Output, Sheet
 
@@ -20,6 +20,59 @@ SDXL_FILES = (
     f"- its [image encoder]({HUB}/h94/IP-Adapter/resolve/main/sdxl_models/image_encoder/model.safetensors) as "
     f"`{VISION}` in `models/clip_vision`\n"
 )
+
+DEMO_ADAPTER = "demo (comes with the pack)"
+DEMO_SIDE, DEMO_PICTURES = 64, 8
+DEMO_SHOWN = 256  # pixels in height
+DEMO_SAMPLER = {"steps": 12, "cfg": 2.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+
+
+def demo_cleanstyle() -> Sheet:
+    sheet = Sheet(
+        "demo_cleanstyle",
+        "## The style of a picture, not its subject\n\n"
+        "With the small model that comes with this pack: no download, and any CPU will do. It draws a style picture "
+        "first. Each picture that is saved then shows, from left to right, **the style picture, what the prompt alone "
+        "gives, what it gives with the image prompt, and that with CleanStyle**, all from one seed.\n\n"
+        "1. Press **Run**.\n"
+        "2. Write another *Prompt*, or another *Prompt of the style picture*: a subject and a style. Styles are "
+        "`shaded`, `retro`, `flat`, `modern`, `inked`, `glossy`, `woodcut`, `simple` and `cartoon`. For a picture of "
+        "your own put *Load Image* in the place of *Style picture*.\n"
+        "3. Does its subject come along? Raise *alpha* of *CleanStyle*. Is the style lost? Lower it.",
+        note_height=330,
+    )
+    sheet.column("Model")
+    demo = sheet.add("SiDDemoModel")
+    model, clip, vae, vision = (demo[name] for name in ("model", "clip", "vae", "clip_vision"))
+    empty = sheet.add("CLIPTextEncode", "Empty prompt", clip=clip, text="")["CONDITIONING"]
+    sheet.column("Style picture")
+    wanted = sheet.add("CLIPTextEncode", "Prompt of the style picture", clip=clip, text="rocket, woodcut")
+    latent = sheet.add("EmptyLatentImage", "One picture", width=DEMO_SIDE, height=DEMO_SIDE)["LATENT"]
+    drawn = _demo_sampled(sheet, "Draw it", model, wanted["CONDITIONING"], empty, latent)
+    style = sheet.add("VAEDecode", "Style picture", samples=drawn, vae=vae)["IMAGE"]
+    sheet.column("Image prompt, without and with CleanStyle", width=340)
+    adapter = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=DEMO_ADAPTER)["ip_adapter"]
+    styled = sheet.add("CleanStyleIPAdapter", model=model, ip_adapter=adapter, image=style, clip_vision=vision)["model"]
+    cleaned = sheet.add("CleanStyle", model=styled)["model"]
+    sheet.column("Prompt")
+    prompt = sheet.add("CLIPTextEncode", "Prompt", clip=clip, text="elephant")["CONDITIONING"]
+    latents = sheet.add("EmptyLatentImage", "Pictures", width=DEMO_SIDE, height=DEMO_SIDE, batch_size=DEMO_PICTURES)[
+        "LATENT"
+    ]
+    sheet.column("Sample three times")
+    pictures = [style]
+    for title, each in (("By the prompt", model), ("With the image", styled), ("Purified", cleaned)):
+        sampled = _demo_sampled(sheet, title, each, prompt, empty, latents)
+        pictures.append(sheet.add("VAEDecode", f"{title}: picture", samples=sampled, vae=vae)["IMAGE"])
+    sheet.column("Side by side", width=620)
+    first, *others = pictures
+    for title, other in zip(("Two pictures", "Three pictures", "Four pictures"), others, strict=True):
+        first = sheet.add("ImageStitch", title, image1=first, image2=other, spacing_width=4)["IMAGE"]
+    shown = sheet.add(
+        "ImageScale", "Enlarge 4 times", image=first, upscale_method="lanczos", width=0, height=DEMO_SHOWN
+    )
+    sheet.add("SaveImage", images=shown["IMAGE"], filename_prefix="cleanstyle/demo", room=320)
+    return sheet
 
 
 def sdxl_cleanstyle() -> Sheet:
@@ -162,12 +215,20 @@ def sdxl_cleanstyle_before_after() -> Sheet:
 
 
 SHEETS = [
+    demo_cleanstyle,
     sdxl_cleanstyle,
     sdxl_cleanstyle_student,
     sd15_cleanstyle_styleshot,
     sdxl_cleanstyle_ipadapter_plus,
     sdxl_cleanstyle_before_after,
 ]
+
+
+def _demo_sampled(
+    sheet: Sheet, title: str, model: Output, positive: Output, negative: Output, latent: Output
+) -> Output:
+    conds = {"positive": positive, "negative": negative, "latent_image": latent}
+    return sheet.add("KSampler", title, model=model, **conds, seed=SEED, control="fixed", **DEMO_SAMPLER)["LATENT"]
 
 
 def _checkpoint(sheet: Sheet, file: str) -> tuple[Output, Output, Output]:

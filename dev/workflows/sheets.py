@@ -6,6 +6,7 @@ from .sheet import Output, Sheet
 EMOJI, SHOWN = 64, 256  # pixels
 PICTURES = 8
 PROMPT = "red apple"
+STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 TRAINING_PROMPTS = "emoji_names.txt"
 PHOTOGRAPH = "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph"
 FIRST_LOOK = (
@@ -25,12 +26,12 @@ def demo_sample_student() -> Sheet:
         "demo_sample_student",
         "## Pictures in 4 steps\n\n"
         "A **student** of the small text-to-emoji model that comes with this pack draws eight pictures of a prompt, in "
-        "4 steps at CFG 1. No download, and any CPU will do.\n\n"
+        "4 steps at CFG 1, each in some style. No download, and any CPU will do.\n\n"
         "1. Press **Run**. The pictures appear in *Save Image*; each further run draws others.\n"
-        "2. Write another prompt. Names of emoji work best: `sunflower`, `cat face`, `grinning face`, "
-        "`penguin`, `broken heart`.\n"
+        "2. Write another prompt. Names of emoji work best: `sunflower`, `cat face`, `penguin`. A style may follow: "
+        f"`sunflower, cartoon`. There are {', '.join(f'`{style}`' for style in STYLES)}.\n"
         "3. *steps* 0 means: as the student was trained. Try 1 or 2 and compare.",
-        note_height=230,
+        note_height=250,
     )
     sheet.column("Model")
     model, clip, vae = _demo(sheet, "student, 4 steps")
@@ -110,14 +111,14 @@ def demo_distil() -> Sheet:
     sheet = Sheet(
         "demo_distil",
         "## Distil a model, and sample the student\n\n"
-        "**SiD Distill** makes a 4-step student of the demo teacher, from the names of the emoji alone, without a "
-        "picture to learn from. On a CPU this takes some minutes.\n\n"
+        "**SiD Distill** makes a 4-step student of the demo teacher, a LoRA, from the names of emoji alone, without "
+        "a picture to learn from. On a CPU this takes some minutes.\n\n"
         "1. Press **Run**. *SiD Distill* shows its progress, and every 50 iterations what the student draws.\n"
         "2. At its end, the student draws the prompt in *Save Image*, and *SiD Save Student* writes it to "
-        "`output/diffusion_models`.\n"
+        "`output/loras`.\n"
         "3. **Cancel** keeps what was learnt: run again, and it goes on. Raise *iterations* to learn for longer.\n\n"
         "For a model of your own, replace the demo model by its loader, give prompts of the kind you will write, set "
-        "the latent to its size, and both learning rates to about 1e-6.",
+        "the latent to its size, and *preset* to its family: large models bear less than these learning rates.",
         note_height=290,
     )
     sheet.column("Model and prompt")
@@ -139,18 +140,21 @@ def demo_distil() -> Sheet:
         iterations=200,
         batch_size=32,
         steps=4,
-        student_learning_rate=1e-4,
-        fake_learning_rate=2e-4,
+        student_learning_rate=1e-3,
+        fake_learning_rate=2e-3,
         ema_half_life=1000.0,
-        run_name="emoji_student",
+        run_name="demo_student",
         preview_every=50,
-        mode="full",
+        mode="lora",
+        student_rank=16,
+        fake_rank=16,
+        lora_targets="all linear and convolution layers",
         gradient_checkpointing=False,
         control="fixed",
         room=320,
     )["student"]
     sheet.column("Use the student")
-    sheet.add("SiDSaveStudent", model=student, filename_prefix="emoji_student")
+    sheet.add("SiDSaveStudent", model=student, filename_prefix="demo_student")
     sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=EMOJI, height=EMOJI, batch_size=PICTURES)
     _pictures(sheet, sampled["latent"], vae, "sid/distilled")
     return sheet

@@ -1,4 +1,4 @@
-"""The text-to-emoji model as ComfyUI sees one: its own UNet behind a MODEL, a CLIP and a VAE that stock nodes run.
+"""The demo model as ComfyUI sees one: its own UNet behind a MODEL, a CLIP and a VAE that stock nodes run.
 
 It is small enough for a CPU and comes with the pack, so a new install, the tests and the tutorials need no download.
 `demo/train_teacher.py` makes it.
@@ -25,20 +25,21 @@ from ..sampling.students import load_student
 ASSETS = Path(__file__).parents[2] / "demo" / "assets"
 CODEC = ASSETS / "codec.safetensors"
 TEACHER = ASSETS / "teacher.safetensors"
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 32
 PATCH = 8
-DECODER_WIDTHS = (64, 48, 32)  # at the latent's resolution, at twice and at four times that
+DECODER_WIDTHS = (128, 96, 48)  # at the latent's resolution, at twice and at four times that
 CONTEXT_WORDS = 12
 CONTEXT_WIDTH = 128
 PADDING, UNKNOWN = 0, 1
-BASE_ID = "sid-demo-emoji"
+BASE_ID = "sid-demo-styles"
+STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 
 UNET = {
     "image_size": 32,
     "in_channels": LATENT_CHANNELS,
     "out_channels": LATENT_CHANNELS,
-    "model_channels": 64,
-    "channel_mult": [1, 2],
+    "model_channels": 128,
+    "channel_mult": [1, 1],
     "num_res_blocks": [1, 1],
     "transformer_depth": [0, 1],
     "transformer_depth_output": [0, 1, 0, 1],
@@ -54,16 +55,16 @@ UNET = {
 }
 
 
-class EmojiLatents(comfy.latent_formats.LatentFormat):
-    """Sixteen channels, used as the codec gives them."""
+class DemoLatents(comfy.latent_formats.LatentFormat):
+    """Thirty-two channels, used as the codec gives them."""
 
     latent_channels = LATENT_CHANNELS
 
 
-class EmojiModel(comfy.supported_models_base.BASE):
+class DemoModel(comfy.supported_models_base.BASE):
     """ComfyUI's description of the architecture: an SD-style UNet, v-prediction, latents used as they come."""
 
-    latent_format = EmojiLatents
+    latent_format = DemoLatents
     unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
     memory_usage_factor = 0.5
 
@@ -83,7 +84,7 @@ class WordTokenizer:
         self.index = {word: i for i, word in enumerate(vocabulary)}
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_options) -> dict[str, list]:
-        """→ {"emoji": [[(token, weight), …]]}, always CONTEXT_WORDS long; words past that are dropped."""
+        """→ {"words": [[(token, weight), …]]}, always CONTEXT_WORDS long; words past that are dropped."""
         tokens = [
             (self.index.get(word, UNKNOWN), weight)
             for part, weight in comfy.sd1_clip.token_weights(text.lower(), 1.0)
@@ -92,7 +93,7 @@ class WordTokenizer:
         tokens += [(PADDING, 1.0)] * (CONTEXT_WORDS - len(tokens))
         if return_word_ids:
             tokens = [(token, weight, i + 1 if token != PADDING else 0) for i, (token, weight) in enumerate(tokens)]
-        return {"emoji": [tokens]}
+        return {"words": [tokens]}
 
     def untokenize(self, token_weight_pairs: list) -> list:
         return [(pair, self.vocabulary[pair[0]]) for pair in token_weight_pairs]
@@ -127,7 +128,7 @@ class HostedWordEncoder(WordEncoder):
 
     def encode_token_weights(self, token_weight_pairs: dict[str, list]) -> tuple[Tensor, None]:
         """→ (context (1, L, D), no pooled output). A weight moves a word's context away from the empty prompt's."""
-        pairs = token_weight_pairs["emoji"][0]
+        pairs = token_weight_pairs["words"][0]
         device = self.positions.device
         tokens = torch.tensor([[pair[0] for pair in pairs]], device=device)
         weights = torch.tensor([pair[1] for pair in pairs], device=device)[:, None]
@@ -148,12 +149,12 @@ class HostedWordEncoder(WordEncoder):
 
 
 class PatchCodec(nn.Module):
-    """Each 8x8 patch of the picture on its first 16 principal components, and back by a small convolutional decoder.
+    """Each 8x8 patch of the picture on its first 32 principal components, and back by a small convolutional decoder.
 
-    picture (B, 3, H, W) in [-1, 1] ↔ latent (B, 16, H/8, W/8) of unit variance over the emoji, its channels half-way
-    whitened: at full contrast the first has 130 times the variance of the last, and details would only be learnt
-    where there is next to no noise. The linear decoder alone leaves seams between patches and loses edges; `refine`
-    sees a patch's neighbours and puts them back.
+    picture (B, 3, H, W) in [-1, 1] ↔ latent (B, 32, H/8, W/8) of unit variance over the pictures, its channels half-way
+    whitened: at full contrast the first has hundreds of times the variance of the last, and details would be learnt
+    only where there is next to no noise. The linear decoder alone leaves seams between patches and loses edges:
+    `refine` sees a patch's neighbours and puts them back.
     """
 
     def __init__(self):
@@ -172,6 +173,7 @@ class PatchCodec(nn.Module):
             ResidualBlock(middle),
             nn.Upsample(scale_factor=2),
             nn.Conv2d(middle, narrow, 3, padding=1),
+            ResidualBlock(narrow),
             ResidualBlock(narrow),
             nn.Conv2d(narrow, 3 * 2 * 2, 3, padding=1),
             nn.PixelShuffle(2),
@@ -203,7 +205,7 @@ class ResidualBlock(nn.Module):
 
 def build_model() -> comfy.model_patcher.ModelPatcher:
     """A MODEL of the demo architecture; its weights are still to be loaded."""
-    config = EmojiModel(UNET)
+    config = DemoModel(UNET)
     config.set_inference_dtype(torch.float32, None)
     offload_device = comfy.model_management.unet_offload_device()
     model = config.get_model({}, "", device=offload_device)
@@ -256,7 +258,7 @@ def part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def load_demo(student: str | None = None) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """The text-to-emoji model as (MODEL, CLIP, VAE): the teacher, or the student of that file name in `ASSETS`."""
+    """The demo model as (MODEL, CLIP, VAE): the teacher, or the student of that file name in `ASSETS`."""
     weights, metadata = read_weights(TEACHER)
     model = build_model()
     model.model.diffusion_model.load_state_dict(part(weights, "model.diffusion_model."))

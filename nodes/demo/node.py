@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..host.node import Node
 from . import model as demo_model
+from .image_encoder import load_image_encoder
 
 WEIGHTS = {
     "teacher": None,
@@ -20,8 +21,8 @@ class SiDDemoModel(Node):
             display_name="SiD Demo Model (text to emoji)",
             category="SiD/demo",
             description="A small text-to-emoji diffusion model that comes with this pack and runs on any CPU: to try "
-            "sampling and distillation without a download. Pictures are 64x64; prompts are emoji names, such as "
-            "'grinning face with smiling eyes'.",
+            "sampling and distillation without a download. Pictures are 64x64. Prompts name a subject, and a style if "
+            f"you like: 'rocket, flat'. Styles: {', '.join(demo_model.STYLES)}.",
             inputs=[
                 io.Combo.Input(
                     "weights",
@@ -35,12 +36,17 @@ class SiDDemoModel(Node):
                 io.Model.Output(display_name="model"),
                 io.Clip.Output(display_name="clip"),
                 io.Vae.Output(display_name="vae"),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="Its image encoder, for CleanStyle IP-Adapter with the adapter 'demo (comes with the "
+                    "pack)' of CleanStyle IP-Adapter Loader.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, weights):
-        return io.NodeOutput(*demo_model.load_demo(WEIGHTS[weights]))
+        return io.NodeOutput(*demo_model.load_demo(WEIGHTS[weights]), load_image_encoder())
 
 
 NODES = [SiDDemoModel]

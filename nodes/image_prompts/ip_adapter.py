@@ -15,7 +15,7 @@ from ..host.unet_layers import ALL, BLOCKS, LISTED, Layer, chosen_layers, cross_
 from .attention import attn2_replacements, put_attention, with_branch
 from .inputs import masks, pictures
 from .ip_adapter_branch import AdapterBranch, ImageTokens, Mask
-from .ip_adapter_files import FOLDER, Adapter, load_adapter, register_folder
+from .ip_adapter_files import DEMO, FOLDER, Adapter, load_adapter, offered, path_of, register_folder
 from .ip_adapter_networks import HIDDEN, POOLED, STYLE
 from .styleshot import prepared
 
@@ -23,7 +23,12 @@ IPAdapterType = io.Custom("CLEANSTYLE_IPADAPTER")
 NO_ENCODER = "none"
 AVERAGE, CONCAT, EACH = "average", "concat", "one image for each picture"
 # Which CLIP vision has which width: (what is said of it, of its pooled output, of its hidden layers).
-ENCODERS = [("ViT-L", 768, 1024), ("ViT-H", 1024, 1280), ("ViT-bigG", 1280, 1664)]
+ENCODERS = [
+    ("ViT-L", 768, 1024),
+    ("ViT-H", 1024, 1280),
+    ("ViT-bigG", 1280, 1664),
+    ("the one of SiD Demo Model", 128, 160),
+]
 
 register_folder()
 
@@ -152,10 +157,6 @@ def apply_adapter(
     return clone
 
 
-def _file_input(name: str, first: list[str], tooltip: str, **extra: Any) -> io.Input:
-    return io.Combo.Input(name, options=[*first, *folder_paths.get_filename_list(FOLDER)], tooltip=tooltip, **extra)
-
-
 class CleanStyleIPAdapterLoader(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -164,19 +165,19 @@ class CleanStyleIPAdapterLoader(Node):
             display_name="CleanStyle IP-Adapter Loader",
             category="CleanStyle",
             description="Loads an IP-Adapter for SD1.5 or SDXL (base, plus, plus-face, full-face, with ViT-H or "
-            "ViT-G), or StyleShot.",
+            "ViT-G), StyleShot, or the demo's own.",
             inputs=[
-                _file_input(
+                io.Combo.Input(
                     "ip_adapter",
-                    [],
-                    "A .safetensors or .bin file in models/ipadapter. Press R to refresh the list. FaceID files are "
-                    "not supported.",
+                    options=offered(),
+                    tooltip="A .safetensors or .bin file in models/ipadapter. Press R to refresh the list. FaceID "
+                    f"files are not supported. '{DEMO}': the one for SiD Demo Model.",
                 ),
-                _file_input(
+                io.Combo.Input(
                     "style_encoder",
-                    [NO_ENCODER],
-                    "For StyleShot alone: its style_aware_encoder.bin, beside its ip.bin in models/ipadapter.",
+                    options=[NO_ENCODER, *folder_paths.get_filename_list(FOLDER)],
                     default=NO_ENCODER,
+                    tooltip="For StyleShot alone: its style_aware_encoder.bin, beside its ip.bin in models/ipadapter.",
                     optional=True,
                 ),
             ],
@@ -185,8 +186,8 @@ class CleanStyleIPAdapterLoader(Node):
 
     @classmethod
     def fingerprint_inputs(cls, ip_adapter, style_encoder=NO_ENCODER):
-        paths = (name and folder_paths.get_full_path(FOLDER, name) for name in (ip_adapter, style_encoder))
-        return [path and Path(path).stat().st_mtime_ns for path in paths]
+        paths = (name and path_of(name) for name in (ip_adapter, style_encoder))
+        return [path and path.stat().st_mtime_ns for path in paths]
 
     @classmethod
     def validate_inputs(cls, ip_adapter):
@@ -194,7 +195,7 @@ class CleanStyleIPAdapterLoader(Node):
 
         Of style_encoder the host's will do: it would show what is said here once for each input that is named.
         """
-        if ip_adapter is None or folder_paths.get_full_path(FOLDER, ip_adapter):
+        if ip_adapter is None or path_of(ip_adapter):
             return True
         asked = f"there is no file {ip_adapter!r}" if ip_adapter else "no file is chosen"
         where = " or ".join(folder_paths.get_folder_paths(FOLDER))
@@ -202,7 +203,7 @@ class CleanStyleIPAdapterLoader(Node):
 
     @classmethod
     def execute(cls, ip_adapter, style_encoder=NO_ENCODER):
-        path = Path(folder_paths.get_full_path_or_raise(FOLDER, ip_adapter))
+        path = path_of(ip_adapter) or Path(folder_paths.get_full_path_or_raise(FOLDER, ip_adapter))
         encoder = None if style_encoder == NO_ENCODER else folder_paths.get_full_path_or_raise(FOLDER, style_encoder)
         return io.NodeOutput(load_adapter(path, encoder and Path(encoder)))
 

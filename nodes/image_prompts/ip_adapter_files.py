@@ -26,6 +26,8 @@ from .styleshot import SIZE, StyleEncoder
 from .tensor_files import tensors_of
 
 FOLDER = "ipadapter"
+DEMO = "demo (comes with the pack)"  # in the place of a file's name, which would end as FOLDER's files do
+DEMO_FILE = Path(__file__).parents[2] / "demo" / "assets" / "image_prompt.safetensors"
 INSIGHTFACE_WIDTH = 512  # of a face embedding, which no CLIP vision has
 ENCODER_KEY = "style_embeddings.0"
 
@@ -48,6 +50,19 @@ def register_folder() -> None:
     known = folder_paths.folder_names_and_paths.get(FOLDER)
     paths = known[0] if known else [str(Path(folder_paths.models_dir) / FOLDER)]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, folder_paths.supported_pt_extensions)
+
+
+def offered() -> list[str]:
+    """What a user can choose from: the files in FOLDER, and after them the demo's."""
+    return [*folder_paths.get_filename_list(FOLDER), DEMO]
+
+
+def path_of(name: str) -> Path | None:
+    """The file of one of `offered`, None where there is no such."""
+    if name == DEMO:
+        return DEMO_FILE
+    found = folder_paths.get_full_path(FOLDER, name)
+    return found and Path(found)
 
 
 def load_adapter(path: Path, style_encoder: Path | None = None) -> Adapter:

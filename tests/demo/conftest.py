@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from demo_protocol import Protocol
     from pictures import Pictures
-    from protocol import Protocol
 
 # At the end: these names must not come before anybody else's.
 sys.path.append(str(Path(__file__).parents[2] / "demo"))
@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[2] / "demo"))
 @pytest.fixture(scope="session")
 def protocol() -> "Protocol":
     """The shipped one. A test that asks for it skips where no reference has been packed."""
-    from protocol import Protocol
+    from demo_protocol import Protocol
     from reference import FILE, load_reference
 
     if not FILE.exists():

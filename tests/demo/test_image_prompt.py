@@ -1,69 +1,95 @@
 """The demo's image prompt: trained as it is drawn with, in a file that the pack's own loader reads."""
 
+import math
+
 import pytest
 import torch
 
+FEATURES, TOKENS_SEEN = 160, 65
+
 
 @pytest.fixture(scope="module")
-def teacher(comfyui):
+def demo(comfyui):
+    """(MODEL, CLIP, VAE, CLIP_VISION), whose image encoder has random weights: what it has learnt does not matter."""
+    from training import initialize
+
+    from sid_pack.nodes.demo.image_encoder import build_image_encoder
     from sid_pack.nodes.demo.model import load_demo
 
-    return load_demo()[0]
+    torch.manual_seed(0)
+    eye = build_image_encoder()
+    initialize(eye.model)
+    embeddings = eye.model.vision_model.embeddings
+    torch.nn.init.normal_(embeddings.class_embedding, std=0.5)
+    torch.nn.init.normal_(embeddings.position_embedding.weight, std=0.5)
+    return *load_demo(), eye
 
 
-def test_the_first_channels_seen_are_the_features_of_the_metric(protocol):
-    from features import FEATURES, image_features
-    from image_prompt import SEEN, look
+@pytest.fixture(scope="module")
+def adapter(demo):
+    from image_prompt import new_adapter
 
-    images = protocol.emoji.images[:5]
-    seen = look(protocol.network, images)
-    assert seen.shape == (5, 16, SEEN)
-    torch.testing.assert_close(
-        seen[..., :FEATURES].mean(1), image_features(protocol.network, images), rtol=1e-4, atol=1e-5
+    torch.manual_seed(0)
+    network = new_adapter(demo[0], FEATURES)
+    for layer in [*network.to_k_ip, *network.to_v_ip]:
+        torch.nn.init.normal_(layer.weight, std=0.1)  # they begin as copies of the text's, so that order would not show
+    return network
+
+
+@pytest.fixture
+def file(adapter, tmp_path):
+    from image_prompt import file_weights
+    from safetensors.torch import save_file
+
+    weights = {name: weight.half().contiguous() for name, weight in file_weights(adapter).items()}
+    save_file(weights, tmp_path / "adapter.safetensors")
+    return tmp_path / "adapter.safetensors"
+
+
+@pytest.fixture(scope="module")
+def few_pictures():
+    """Six pictures: one colour each, in two styles of three subjects, of which the last is held out."""
+    from pictures import HELD_OUT_SUBJECT, TRAINING, Pictures
+
+    images = torch.randint(256, (6, 1, 1, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Pictures(
+        images.expand(6, 64, 64, 3).contiguous(),
+        torch.arange(3).repeat(2),
+        torch.tensor([0, 0, 0, 2, 2, 2]),
+        torch.tensor([TRAINING, TRAINING, HELD_OUT_SUBJECT] * 2),
+        ["red apple", "blue book", "dog"],
     )
 
 
-def test_regions_and_spread_of_colours_are_seen_where_they_are(protocol):
-    """after the features come mean and deviation of each region: none of a plain one, and nothing but its own"""
-    from features import FEATURES
-    from image_prompt import look
+@pytest.fixture
+def lessons(demo, few_pictures):
+    from train_image_prompt import Lessons
 
-    pictures = torch.ones(2, 64, 64, 3)
-    pictures[1, 48:, :16] = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
-    seen = look(protocol.network, pictures).unflatten(1, (4, 4))[..., FEATURES : FEATURES + 48]
-    change = (seen[1] - seen[0]).abs().amax(-1)
-    assert change[3, 0] == change.max()
-    assert change[:2, 2:].max() < 0.05 * change.max()
+    return Lessons(few_pictures, *demo, torch.device("cpu"))
 
 
-def test_training_draws_with_the_very_attention_that_the_packs_nodes_apply(teacher, tmp_path):
+def test_training_draws_with_the_very_attention_that_the_packs_nodes_apply(demo, adapter, file):
     from comfy.ldm.modules.attention import optimized_attention
-    from image_prompt import SEEN, attentions_to, image_tokens, new_adapter, prompted
-    from safetensors.torch import save_file
-    from train_image_prompt import weights_of
+    from image_prompt import attentions_to, image_tokens, prompted
 
     from sid_pack.nodes.image_prompts.ip_adapter import matching_layers
     from sid_pack.nodes.image_prompts.ip_adapter_files import load_adapter
 
-    torch.manual_seed(0)
-    network = new_adapter(teacher)
-    for layer in [*network.to_k_ip, *network.to_v_ip]:
-        torch.nn.init.normal_(layer.weight, std=0.1)  # they begin as copies of the text's, so that order would not show
-    mean, scale = torch.randn(SEEN), torch.rand(SEEN) + 0.5
-    save_file(weights_of(network, mean, scale), tmp_path / "adapter.safetensors")
-    adapter = load_adapter(tmp_path / "adapter.safetensors")
-    seen = torch.randn(2, 16, SEEN) * scale + mean
+    teacher, _, _, eye = demo
+    loaded = load_adapter(file)
+    images = torch.rand(2, 64, 64, 3)
     with torch.no_grad():
-        tokens = network.projection((seen - mean) / scale)
-    drawn_tokens = image_tokens(adapter, seen)
+        tokens = adapter.projection(eye.encode_image(images)["penultimate_hidden_states"])
+    drawn_tokens = image_tokens(loaded, eye, images)
     torch.testing.assert_close(drawn_tokens.cond, tokens, rtol=0, atol=0.02)
 
-    layers = matching_layers(teacher, adapter)
-    model = prompted(teacher, adapter, drawn_tokens, 1.0)
-    x, t, context = torch.randn(2, 16, 8, 8), torch.tensor([100.0, 700.0]), torch.randn(2, 12, 128)
+    layers = matching_layers(teacher, loaded)
+    model = prompted(teacher, loaded, drawn_tokens, 1.0)
     unet = teacher.model.diffusion_model
+    channels = unet.in_channels
+    x, t, context = torch.randn(2, channels, 8, 8), torch.tensor([100.0, 700.0]), torch.randn(2, 12, layers[0].context)
     options = model.model_options["transformer_options"] | {"cond_or_uncond": [0], "sigmas": torch.tensor([1.0])}
-    trained_with = {"patches_replace": {"attn2": attentions_to(network, layers, tokens, optimized_attention)}}
+    trained_with = {"patches_replace": {"attn2": attentions_to(adapter, layers, tokens, optimized_attention)}}
     with torch.no_grad():
         drawn = unet(x, t, context=context, transformer_options=options)
         trained = unet(x, t, context=context, transformer_options=trained_with)
@@ -72,51 +98,126 @@ def test_training_draws_with_the_very_attention_that_the_packs_nodes_apply(teach
     torch.testing.assert_close(drawn, trained, rtol=0, atol=0.02)
 
 
-def test_new_layers_begin_as_the_texts_own_in_the_files_order(teacher):
-    from image_prompt import new_adapter
+def test_the_file_is_laid_out_as_published_ones_and_small(adapter, file):
+    """names and shapes as in ip-adapter-plus_sd15.safetensors, with this model's sizes"""
+    from safetensors.torch import load_file
 
-    network = new_adapter(teacher)
-    unet = teacher.model.diffusion_model
-    blocks = [unet.input_blocks[3], unet.output_blocks[0], unet.output_blocks[2], unet.middle_block]
-    for number, block in enumerate(blocks):
-        text = block[1].transformer_blocks[0].attn2
-        assert torch.equal(network.to_k_ip[number].weight, text.to_k.weight)
-        assert torch.equal(network.to_v_ip[number].weight, text.to_v.weight)
+    tensors = load_file(file)
+    layers = len(adapter.widths)
+    names = [f"ip_adapter.{2 * layer + 1}.to_{which}_ip.weight" for layer in range(layers) for which in "kv"]
+    assert {name for name in tensors if name.startswith("ip_adapter.")} == set(names)
+    assert tensors["image_proj.latents"].shape[:2] == (1, 16)
+    assert tensors["image_proj.proj_in.weight"].shape[1] == FEATURES
+    for layer in range(2):
+        parts = ("0.norm1.bias", "0.norm2.bias", "0.to_q.weight", "0.to_kv.weight", "0.to_out.weight", "1.1.weight")
+        assert all(f"image_proj.layers.{layer}.{part}" in tensors for part in parts)
+    assert "image_proj.layers.2.1.1.weight" not in tensors
+    assert file.stat().st_size <= 1.6e6
 
 
-def test_pictures_move_by_a_few_pixels_and_keep_their_edges():
-    from train_image_prompt import SHIFT, shifted
+def test_new_layers_begin_as_the_texts_own_in_the_files_order(demo):
+    from image_prompt import cross_attention, new_adapter
+
+    from sid_pack.nodes.host.unet_layers import cross_attention_layers
+
+    network = new_adapter(demo[0], FEATURES)
+    layers = cross_attention_layers(demo[0])
+    assert len(layers) == len(network.to_k_ip) > 1
+    for layer, keys, values in zip(layers, network.to_k_ip, network.to_v_ip, strict=True):
+        text = cross_attention(demo[0], layer)
+        assert torch.equal(keys.weight, text.to_k.weight) and torch.equal(values.weight, text.to_v.weight)
+
+
+def test_image_caption_and_both_are_dropped_as_often_as_another():
+    from train_image_prompt import dropped
 
     torch.manual_seed(0)
-    ramp = torch.arange(64.0).expand(8, 3, 64, 64)
-    moved = shifted(ramp)
-    steps = (moved - ramp)[:, 0, 0, SHIFT:-SHIFT]
-    assert steps.abs().max() <= SHIFT
-    assert torch.equal(steps, steps[:, :1].expand_as(steps))
-    assert len(steps[:, 0].unique()) > 1
-    assert moved.min() == 0 and moved.max() == 63
+    image, caption = dropped(torch.rand(100_000))
+    shares = [(image & ~caption), (image & caption), (~image & caption), (~image & ~caption)]
+    found = torch.stack([share.float().mean() for share in shares])
+    torch.testing.assert_close(found, torch.tensor([0.05, 0.05, 0.05, 0.85]), rtol=0, atol=0.004)
 
 
-def test_the_shipped_image_prompt_colours_pictures_like_its_own(comfyui, protocol):
-    """darkened and tinted pictures as image prompts: the white that the model draws on without them is gone"""
-    from drawing import Artist
-    from image_prompt import ADAPTER, image_tokens, look, prompted
-    from leakage import TEACHER
+@pytest.mark.parametrize("which", ["image", "caption"])
+def test_what_is_dropped_is_the_packs_own_nothing(demo, lessons, monkeypatch, which):
+    """no image: as CleanStyle IP-Adapter has it where there is none. No caption: the empty prompt."""
+    import train_image_prompt
 
-    from sid_pack.nodes.image_prompts.ip_adapter_files import load_adapter
+    from sid_pack.nodes.image_prompts.ip_adapter import _nothing_seen
 
-    emoji = protocol.emoji
-    subjects = emoji.training[::100]
-    shown = emoji.images[subjects.roll(1)] * torch.tensor([0.5, 0.35, 0.3])
-    adapter = load_adapter(ADAPTER)
-    tokens = image_tokens(adapter, look(protocol.network, shown))
-    artist = Artist([emoji.captions[index] for index in subjects], len(subjects))
+    nothing, everything = (torch.full((train_image_prompt.BATCH,), value) for value in (False, True))
+    picks = {"image": (everything, nothing), "caption": (nothing, everything)}
+    monkeypatch.setattr(train_image_prompt, "dropped", lambda lot: picks[which])
+    torch.manual_seed(0)
+    _, contexts, seen = lessons.batch()
+    _, clip, _, eye = demo
+    empty = clip.encode_from_tokens(clip.tokenize(""))
+    as_empty = (contexts - empty).abs().amax((1, 2)) == 0
+    with torch.no_grad():
+        as_nothing = (seen - _nothing_seen(eye)).abs().mean((1, 2)) < 0.02
+    assert bool(as_nothing.all()) == (which == "image") and bool(as_nothing.any()) == (which == "image")
+    assert bool(as_empty.all()) == (which == "caption") and bool(as_empty.any()) == (which == "caption")
 
-    def distance(weight: float) -> float:
-        """Mean absolute difference between the mean colours of picture and image prompt."""
-        images = artist.draw(
-            TEACHER, torch.arange(len(subjects)), 0, lambda model, rows: prompted(model, adapter, tokens, weight)
-        ).images
-        return (images.mean((1, 2)) - shown.mean((1, 2))).abs().mean().item()
 
-    assert distance(1.0) < 0.4 * distance(0.0)
+def test_a_picture_is_its_own_image_prompt_under_its_own_caption(demo, lessons, monkeypatch, few_pictures):
+    """known by its colour in the latent and in what is seen, and by its words; the style is told two times of three"""
+    import train_image_prompt
+
+    model, clip, vae, eye = demo
+    monkeypatch.setattr(train_image_prompt, "dropped", lambda lot: (lot < 0, lot < 0))
+    torch.manual_seed(0)
+    latents, contexts, seen = lessons.batch()
+    colours = few_pictures.image(torch.arange(6))
+    known_latents = model.model.process_latent_in(vae.encode(colours))[:, :, 4, 4]
+    with torch.no_grad():
+        known_seen = eye.encode_image(colours)["penultimate_hidden_states"][:, 28]
+    in_latents = torch.cdist(latents[:, :, 4, 4], known_latents).argmin(1)
+    in_seen = torch.cdist(seen[:, 28], known_seen).argmin(1)
+    assert torch.equal(in_latents, in_seen)
+    assert set(in_latents.tolist()) == {0, 1, 3, 4}  # never those held out
+    captions = {
+        (index, styled): clip.encode_from_tokens(clip.tokenize(few_pictures.caption(index, styled)))[0]
+        for index in range(6)
+        for styled in (True, False)
+    }
+    told = [torch.equal(row, captions[index, True]) for index, row in zip(in_latents.tolist(), contexts, strict=True)]
+    for index, styled, row in zip(in_latents.tolist(), told, contexts, strict=True):
+        assert torch.equal(row, captions[index, styled])
+    assert 0.4 < sum(told) / len(told) < 0.9
+
+
+def test_learning_lowers_the_loss_and_only_the_adapter_changes(demo, lessons, adapter, tmp_path):
+    import copy
+
+    from comfy.ldm.modules.attention import optimized_attention
+    from train_image_prompt import prediction_loss
+    from training import TimedTraining, attention_in_float32
+
+    from sid_pack.nodes.host.unet_layers import cross_attention_layers
+    from sid_pack.sid_core.method.process import VP
+
+    trained, model, eye = copy.deepcopy(adapter), demo[0], demo[3]
+    frozen = [copy.deepcopy(x.state_dict()) for x in (model.model.diffusion_model, eye.model)]
+    layers, process = cross_attention_layers(model), VP.stable_diffusion(prediction="v")
+
+    def attend(q, k, v, heads):
+        return attention_in_float32(optimized_attention, q, k, v, heads)
+
+    losses = []
+
+    def loss():
+        torch.manual_seed(0)
+        losses.append(prediction_loss(trained, lessons, layers, process, attend))
+        return losses[-1]
+
+    training = TimedTraining(
+        trained, [{"params": list(trained.parameters()), "lr": 1e-2}], minutes=1, checkpoint=tmp_path / "x.pt"
+    )
+    for _ in range(8):
+        training._step(loss)
+        training.iteration += 1
+    assert losses[-1] < losses[0]
+    assert all(not torch.equal(a, b) for a, b in zip(trained.parameters(), adapter.parameters(), strict=True))
+    for before, network in zip(frozen, (model.model.diffusion_model, eye.model), strict=True):
+        assert all(torch.equal(before[name], weight) for name, weight in network.state_dict().items())
+    assert not math.isnan(losses[-1].item())

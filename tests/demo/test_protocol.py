@@ -18,7 +18,7 @@ def world() -> SmallWorld:
 
 @pytest.fixture(scope="module")
 def small(world):
-    from protocol import Protocol
+    from demo_protocol import Protocol
 
     return Protocol(world.reference())
 
@@ -110,7 +110,7 @@ def test_a_sampler_that_draws_real_pictures_at_random_has_all_of_their_variety(s
 
 
 def test_variety_of_some_captions_is_compared_with_theirs_alone(small, world):
-    from protocol import variety_of_draws
+    from demo_protocol import variety_of_draws
 
     drawn = of_draws(small, world, torch.arange(64) % 8)
     some = small.score_set("variety", drawn[drawn.subjects < 2])
@@ -119,7 +119,7 @@ def test_variety_of_some_captions_is_compared_with_theirs_alone(small, world):
 
 
 def test_there_is_a_distance_to_the_teacher_once_it_has_samples(small, world):
-    from protocol import Protocol
+    from demo_protocol import Protocol
 
     assert not [measure for measure in small.score_set("pairs", small.reference.real["pairs"]) if "teacher" in measure]
     variety = of_draws(small, world, torch.arange(64) % 5)

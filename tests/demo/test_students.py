@@ -28,7 +28,7 @@ def teacher(score):
 )
 def test_a_shipped_student_is_near_its_teacher_and_passes_its_few_steps(score, teacher, file, steps, farther):
     from drawing import Setting
-    from emoji import ASSETS
+    from pictures import ASSETS
     from run import TEACHER_2, TEACHER_4
 
     student = score(Setting(steps, student=ASSETS / file))

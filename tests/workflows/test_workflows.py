@@ -116,6 +116,29 @@ def test_the_demo_workflows_run(name, run_graph, comfyui):
     assert_pictures(comfyui.base_directory / "output", result.outputs[saved]["images"], 8)
 
 
+def test_the_demo_s_cleanstyle_shows_one_style_picture_and_three_others_beside_it(run_graph, comfyui):
+    """each another: the image prompt does something, and so does CleanStyle to it"""
+    graph = api_graph("demo_cleanstyle")
+    (saved,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
+    (adapter,) = (node for node in graph.values() if node["class_type"] == "CleanStyleIPAdapter")
+    assert adapter["inputs"]["weight"] == 1.0
+    result = run_graph(graph)
+    assert result.success, result.error
+    rows = []
+    for image in result.outputs[saved]["images"]:
+        with Image.open(comfyui.base_directory / "output" / image["subfolder"] / image["filename"]) as picture:
+            assert picture.size == (4 * (4 * 64 + 3 * 4), 4 * 64)
+            row = np.asarray(picture, dtype=np.float32)
+        rows.append(np.stack([row[:, start : start + 256] for start in range(0, row.shape[1], 272)]))
+    panels = np.stack(rows).swapaxes(0, 1)
+    assert panels.shape == (4, 8, 256, 256, 3)
+    style, plain, styled, cleaned = panels
+    assert np.abs(style - style[:1]).max() == 0
+    assert np.abs(plain - plain[:1]).mean() > 5  # eight pictures, not one eight times
+    for one, other in ((plain, styled), (styled, cleaned), (plain, cleaned)):
+        assert np.abs(one - other).mean() > 1
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(DEMOS)))
 def test_the_others_lack_nothing_but_the_user_s_files(name, comfyui, monkeypatch):
     import execution

@@ -42,19 +42,19 @@ def test_stock_nodes_draw_what_the_prompt_says(run_graph):
 
 
 def test_the_codec_gives_back_real_pictures(comfyui):
-    """16 of 192 components of a patch keep 93.5 % of the variance of the emoji."""
+    """32 of 192 components of a patch keep 97.0 % of the variance of the pictures."""
     from PIL import Image
 
     from sid_pack.nodes.demo import model as demo_model
 
-    with Image.open(demo_model.ASSETS / "emoji.png") as sheet:
+    with Image.open(demo_model.ASSETS / "reference.png") as sheet:
         pixels = torch.from_numpy(np.asarray(sheet.convert("RGB")).copy()).float() / 255
-    pictures = pixels[: 5 * 64].view(5, 64, 38, 64, 3).transpose(1, 2).reshape(-1, 64, 64, 3)
+    pictures = pixels.unflatten(1, (-1, 64)).unflatten(0, (-1, 64)).transpose(1, 2).flatten(0, 1)
     _, _, vae = demo_model.load_demo()
     with torch.inference_mode():
         again = vae.decode(vae.encode(pictures))
     lost = (again - pictures).square().mean() / (pictures - pictures.mean(0)).square().mean()
-    assert lost < 0.08
+    assert lost < 0.04
 
 
 def test_prompt_weights_and_unknown_words(run_graph):

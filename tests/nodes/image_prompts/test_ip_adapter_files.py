@@ -415,6 +415,50 @@ def test_a_graph_with_the_demo_model(run_graph, folder):
         torch.testing.assert_close(latents(1.0, cfg), styled, rtol=0, atol=0)
 
 
+def test_the_demos_adapter_is_offered_after_the_users_own_and_alone_of_the_packs_files(folder):
+    from sid_pack.nodes.image_prompts.ip_adapter import CleanStyleIPAdapterLoader
+
+    def offered(name):
+        inputs = CleanStyleIPAdapterLoader.INPUT_TYPES()
+        return (inputs["required"] | inputs["optional"])[name][1]["options"]
+
+    assert offered("ip_adapter") == ["demo (comes with the pack)"]
+    for name in ("zebra.safetensors", "demo.safetensors"):
+        written(folder, name=name)
+    assert offered("ip_adapter") == ["demo.safetensors", "zebra.safetensors", "demo (comes with the pack)"]
+    assert offered("style_encoder") == ["none", "demo.safetensors", "zebra.safetensors"]
+
+
+def test_the_demos_entry_loads_the_packs_own_file_whatever_the_user_has(run_graph, folder, tmp_path, monkeypatch):
+    from sid_pack.nodes.image_prompts import ip_adapter_files
+
+    assert ip_adapter_files.DEMO_FILE.parent.name == "assets"
+    monkeypatch.setattr(ip_adapter_files, "DEMO_FILE", written(tmp_path, "plus", "the_packs.safetensors"))
+    for name in ("image_prompt.safetensors", "the_packs.safetensors"):
+        written(folder, "base", name)
+    loader = node("CleanStyleIPAdapterLoader", ip_adapter="demo (comes with the pack)", style_encoder="none")
+    graph = {"loader": loader, "shown": node("PreviewAny", source=["loader", 0])}
+    result = run_graph(graph)
+    assert result.success, result.error
+    assert result.value("loader").name == "the_packs.safetensors"
+    assert result.value("loader").network.projection.takes == "hidden"
+    graph["loader"]["inputs"]["ip_adapter"] = "the_packs.safetensors"
+    assert run_graph(graph).value("loader").network.projection.takes == "pooled"
+
+
+def test_the_demos_own_clip_vision_is_asked_for_by_the_node_that_has_it(tmp_path):
+    from sid_pack.nodes.demo.image_encoder import build_image_encoder
+
+    width = build_image_encoder().model.visual_projection.in_features
+    parts = flat(adapter_tensors("plus", WIDTHS, CONTEXT))
+    rows = len(parts["image_proj.proj_in.weight"])
+    adapter = load(written(tmp_path, "plus", **{"image_proj.proj_in.weight": torch.zeros(rows, width)}))
+    with pytest.raises(ValueError, match=r"^Connect Load CLIP Vision to clip_vision.*\(the one of SiD Demo Model\)"):
+        apply(sd15(), adapter)
+    with pytest.raises(ValueError, match=r"of width 160 \(the one of SiD Demo Model\), and the connected one gives 32"):
+        apply(sd15(), adapter, clip_vision(tmp_path))
+
+
 def test_a_missing_file_is_said_with_where_to_put_it(run_graph, folder):
     graph = {
         "loader": node("CleanStyleIPAdapterLoader", ip_adapter="gone.safetensors", style_encoder="none"),
