@@ -4,7 +4,7 @@ Four sets of prompts, the same every time (`pack_reference.py` chose them):
 
 - *training*: 1,024 styled captions of pictures that were trained with;
 - *pairs*: 256 of held-out pictures whose subject and style were trained with, but apart;
-- *subjects*: 256 of pictures of subjects that were held out in all styles;
+- *subjects*: the 192 of pictures of subjects that were held out in all styles;
 - *variety*: 32 training subjects without a style, 16 seeds each.
 
 A run draws each prompt once; a score is the mean over 5 runs with different seeds. Of each set:
@@ -12,7 +12,7 @@ A run draws each prompt once; a score is the mean over 5 runs with different see
 - *distance*: Fréchet distance to the real pictures of the same captions, in EfficientNet-lite0 features projected on
   the first 64 principal components of the training pictures; *kernel distance* (KID) in the same space; *precision*
   and *recall* by 3 nearest neighbours, too. The two distances to the teacher's own samples of the captions likewise.
-- *subject*: R@10, how often the caption's subject is among the ten of some 324 that a picture is nearest to
+- *subject*: R@10, how often the caption's subject is among the ten, of a fold's 124, that a picture is nearest to
   (`reference.SubjectJudge`).
 - *style*: how often a linear probe, fitted to the training pictures, names the style that the caption asks for.
 - *variety* is in two figures: *entropy* of the probe's answers within a caption, and *spread*, the mean distance of two

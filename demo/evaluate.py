@@ -18,10 +18,9 @@ from host import start_comfyui
 from reference import FILE, PAIRS, SUBJECTS, TRAINING, VARIETY, Measured, load_reference
 
 BATCH = 128
-PER_MILLE = 1000  # kernel distances are small
 MAIN = {
     "distance": (TRAINING, "distance"),
-    "kernel ‰": (TRAINING, "kernel_distance"),
+    "kernel distance": (TRAINING, "kernel_distance"),
     "to teacher's": (TRAINING, "distance_to_teacher"),
     "subject": (TRAINING, "subject"),
     "style": (TRAINING, "style"),
@@ -32,7 +31,7 @@ MAIN = {
 }
 HELD_OUT = {
     "distance": "distance",
-    "kernel ‰": "kernel_distance",
+    "kernel distance": "kernel_distance",
     "to teacher's": "distance_to_teacher",
     "subject": "subject",
     "style": "style",
@@ -138,11 +137,9 @@ def cell(score: Score | None, measure: str) -> str:
     """Mean ± deviation, in as many digits as the measure is worth; empty where there is none."""
     if score is None:
         return ""
-    scale, digits = (1, 1) if measure.startswith("distance") else (1, 3)
-    if measure.startswith("kernel"):
-        scale, digits = PER_MILLE, 1
-    spread = f" ± {scale * score.std:.{digits}f}" if score.std else ""
-    return f"{scale * score.mean:.{digits}f}{spread}"
+    digits = 1 if measure.startswith("distance") else 2 if measure.startswith("kernel") else 3
+    spread = f" ± {score.std:.{digits}f}" if score.std else ""
+    return f"{score.mean:.{digits}f}{spread}"
 
 
 def as_json(results: list[Result], protocol: Protocol, prompts: dict[str, Prompts], seeds: int) -> str:

@@ -244,9 +244,9 @@ def test_the_shipped_reference_is_whole_and_small(protocol):
 
     assert FILE.stat().st_size <= 3.5e6
     assert {name: len(prompts.places) for name, prompts in protocol.prompts.items()} == {
-        "training": 1024, "pairs": 256, "subjects": 256, "variety": 512,
+        "training": 1024, "pairs": 256, "subjects": 192, "variety": 512,
     }  # fmt: skip
-    assert len(protocol.reference.captions) == 1622
+    assert len(protocol.reference.captions) == 622
     learnt, new = (set(protocol.prompts[name].subjects.tolist()) for name in ("training", "subjects"))
     assert not learnt & new
 
@@ -254,7 +254,7 @@ def test_the_shipped_reference_is_whole_and_small(protocol):
 def test_real_pictures_are_judged_far_better_than_chance(protocol):
     for name in STYLED:
         real, chance = protocol.real_scores[name], protocol.chance[name]
-        assert real["subject"].mean > 8 * chance["subject"]
+        assert real["subject"].mean > 6 * chance["subject"]
         assert real["style"].mean > 6 * chance["style"]
 
 
@@ -278,9 +278,12 @@ def test_distance_and_style_rank_real_pictures_before_blurred_ones_before_noise(
     assert nothing["precision"] == 0
 
 
-def test_the_sheet_shows_every_subject_in_all_styles(shown):
-    assert shown.images.shape == (288, 64, 64, 3)
-    assert torch.equal(shown.styles, torch.arange(9).repeat(32))
+def test_the_sheet_is_small_and_shows_every_subject_in_all_styles(shown):
+    from sheet import FILE
+
+    assert FILE.stat().st_size < 1e6
+    assert shown.images.shape == (270, 64, 64, 3)
+    assert torch.equal(shown.styles, torch.arange(9).repeat(30))
     rose = shown.image((shown.subjects == shown.captions.index("rose")).nonzero()[:, 0])
     inked = rose[4]
     assert (inked.amax(-1) - inked.amin(-1)).max() == 0  # no colour
