@@ -109,7 +109,7 @@ def kept_features(images: Tensor, file: Path, device: torch.device | str = "cpu"
     The file says by SHA-256 whose features it holds, and which. Of other pictures they are computed anew.
     """
     notes = {
-        "pictures_sha256": hashlib.sha256(images.numpy()).hexdigest(),
+        "pictures_sha256": hashlib.sha256(images.contiguous().numpy()).hexdigest(),
         "features": f"EfficientNet-lite0 at {SIDE}, blocks {STAGES}, products of {PRODUCTS_OF}",
     }
     if file.exists():
