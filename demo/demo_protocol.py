@@ -12,6 +12,8 @@ A run draws each prompt once; a score is the mean over 5 runs with different see
 - *distance*: Fréchet distance to the real pictures of the same captions, in EfficientNet-lite0 features projected on
   the first 64 principal components of the training pictures; *kernel distance* (KID) in the same space; *precision*
   and *recall* by 3 nearest neighbours, too. The two distances to the teacher's own samples of the captions likewise.
+  Precision says little alone: pictures that are like nothing lie in the middle of these coordinates, where the wide
+  surroundings of uncommon pictures meet, and even noise has a precision of 1. Its recall is 0.
 - *subject*: R@10, how often the caption's subject is among the ten, of a fold's 124, that a picture is nearest to
   (`reference.SubjectJudge`).
 - *style*: how often a linear probe, fitted to the training pictures, names the style that the caption asks for.
