@@ -42,10 +42,6 @@ class IconSet:
     sha256: str
 
     @property
-    def name(self) -> str:
-        return self.package.partition("@")[0]
-
-    @property
     def tarball(self) -> str:
         return f"iconify-json-{self.package.replace('@', '-')}.tgz"
 
@@ -84,7 +80,7 @@ class Icons:
         }
 
     def svg(self, name: str) -> str:
-        icon = {side: self._icons.get(side, 16) for side in ("width", "height")} | self._icons["icons"][name]
+        icon = {side: self._icons.get(side, 16) for side in ("width", "height")} | self.bodies[name]
         box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon['width']} {icon['height']}"
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}" '
@@ -116,10 +112,12 @@ class Subjects:
                     self._join(*sorted(pair))
 
     def _join(self, a: str, b: str) -> None:
-        self._parents[self._root(a)] = self._root(b)
+        a, b = self._root(a), self._root(b)
+        if a != b:
+            self._parents[a] = b
 
     def _root(self, key: str) -> str:
-        while key in self._parents and self._parents[key] != key:
+        while key in self._parents:
             key = self._parents[key]
         return key
 
@@ -178,22 +176,24 @@ def main() -> None:
     sets = fetch(SETS, args.out.parent / "packages")
     assert tuple(sets) == STYLES
     captions = Subjects(sets).pictures
-    subjects, styles, names = [], [], []
-    for subject, drawn in enumerate(captions.values()):
-        for style, name in drawn.items():
-            subjects.append(subject)
-            styles.append(STYLES.index(style))
-            names.append(name)
-    held_out = choose_held_out(list(captions), torch.tensor(subjects), torch.tensor(styles))
-    notes = notes_of(list(captions))
+    drawings = [
+        (subject, style, name) for subject, styles in enumerate(captions.values()) for style, name in styles.items()
+    ]
+    subjects = torch.tensor([subject for subject, _, _ in drawings])
+    styles = torch.tensor([STYLES.index(style) for _, style, _ in drawings])
     images = []
-    for count, (style, name) in enumerate(zip(styles, names, strict=True)):
-        images.append(draw(sets[STYLES[style]].svg(name)))
+    for count, (_, style, name) in enumerate(drawings):
+        images.append(draw(sets[style].svg(name)))
         if count % 1000 == 0:
-            print(f"{count} of {len(names)} drawn", flush=True)
-    tensors = {"subjects": torch.tensor(subjects), "styles": torch.tensor(styles), "held_out": held_out}
+            print(f"{count} of {len(drawings)} drawn", flush=True)
+    tensors = {
+        "images": torch.from_numpy(np.stack(images)),
+        "subjects": subjects,
+        "styles": styles,
+        "held_out": choose_held_out(list(captions), subjects, styles),
+    }
     unfinished = args.out.with_suffix(".tmp")
-    save_file({"images": torch.from_numpy(np.stack(images)), **tensors}, unfinished, notes)
+    save_file(tensors, unfinished, notes_of(list(captions)))
     unfinished.replace(args.out)
     print(f"{len(captions)} subjects, {len(images)} pictures in {args.out}")
 
