@@ -17,8 +17,9 @@ from pictures import ASSETS, STYLES, TRAINING, Pictures, at_sizes, load_pictures
 from torch import Tensor, nn
 from training import TimedTraining, attention_in_float32, default_device, initialize
 
-BATCH = 64
+BATCH = 64  # twice that in the second half: first many steps teach most, later steps with less noise
 LEARNING_RATE = 6e-4
+MATRICES_LEARNING_RATE = 2e-3
 WORDS_LEARNING_RATE = 3 * LEARNING_RATE  # most words are in one caption or two, so that they are seldom updated
 TIME_POWER = 1.3  # times are 1000 u^this of a uniform u: at low noise the features see the score's errors best
 WITHOUT_STYLE = 1 / 3  # of the captions
@@ -32,6 +33,16 @@ def residuals_from_zero(unet: nn.Module) -> None:
     for name, module in unet.named_modules():
         if name.endswith(("out_layers.3", "proj_out")) or name == "out.2":
             nn.init.zeros_(module.weight)
+
+
+def inner_matrices(networks: nn.ModuleDict) -> list[nn.Parameter]:
+    """Weights of linear and convolutional layers, without the first and the last, which are no maps of features."""
+    outer = ("unet.input_blocks.0.", "unet.out.", "text.words", "text.positions")
+    return [
+        parameter
+        for name, parameter in networks.named_parameters()
+        if parameter.ndim > 1 and not name.startswith(outer)
+    ]
 
 
 def parts_to_ship(networks: nn.ModuleDict) -> dict[str, nn.Module]:
@@ -105,19 +116,23 @@ def main() -> None:
     nn.init.normal_(text.words.weight, std=0.5)
     networks = nn.ModuleDict({"unet": unet, "text": text}).requires_grad_(True).to(device)
     words = text.words.weight
-    others = [parameter for parameter in networks.parameters() if parameter is not words]
+    matrices = inner_matrices(networks)
+    apart = {words, *matrices}
+    others = [parameter for parameter in networks.parameters() if parameter not in apart]
     groups = [{"params": others, "lr": LEARNING_RATE}, {"params": [words], "lr": WORDS_LEARNING_RATE}]
-    timed = TimedTraining(networks, groups, args.minutes, args.out.with_suffix(".training.pt"))
+    checkpoint = args.out.with_suffix(".training.pt")
+    timed = TimedTraining(networks, groups, args.minutes, checkpoint, matrices, MATRICES_LEARNING_RATE)
     process = VP.stable_diffusion(prediction="v")
     options = {"optimized_attention_override": attention_in_float32} if device.type == "cpu" else {}
     count = sum(parameter.numel() for parameter in networks.parameters()) / 1e6
     print(f"{count:.2f} M parameters, {len(vocabulary)} words, {len(training)} pictures, on {device}", flush=True)
 
     def loss_of_batch() -> Tensor:
-        pick = torch.randint(len(training), (BATCH,), device=device)
+        size = BATCH if 2 * timed.spent < timed.seconds else 2 * BATCH
+        pick = torch.randint(len(training), (size,), device=device)
         with torch.no_grad():
             x0 = codec.encode(placed(canvases, pick) * 2 - 1)
-        t = (1000 * torch.rand(BATCH, device=device) ** TIME_POWER).long()
+        t = (1000 * torch.rand(size, device=device) ** TIME_POWER).long()
         noise = torch.randn_like(x0)
         alpha, sigma = (c.float().view(-1, 1, 1, 1).to(device) for c in process.coefficients(t))
         x_t = alpha * x0 + sigma * noise

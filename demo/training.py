@@ -21,17 +21,35 @@ class TimedTraining:
     on from `checkpoint`, which the last one removes.
     """
 
-    def __init__(self, networks: nn.Module, groups: list[dict], minutes: float, checkpoint: Path):
-        """groups: of parameters, each with its highest learning rate, as torch's optimizers take them."""
+    def __init__(
+        self,
+        networks: nn.Module,
+        groups: list[dict],
+        minutes: float,
+        checkpoint: Path,
+        matrices: list[nn.Parameter] | None = None,
+        matrices_rate: float = 0.0,
+    ):
+        """groups: of parameters for AdamW, each with its highest learning rate, as torch's optimizers take them.
+
+        matrices: parameters, linear or convolutional, for Muon (Jordan et al. 2024) instead.
+        """
         self.networks = networks
-        self.highest_rates = [group["lr"] for group in groups]
         self.seconds = 60 * minutes
         self.checkpoint = checkpoint
         self.iteration, self.spent = 0, 0.0
         average = torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
         self.ema = torch.optim.swa_utils.AveragedModel(networks, multi_avg_fn=average)
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-        self.parts = {"networks": networks, "ema": self.ema, "optimizer": self.optimizer}
+        self.optimizers = [torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
+        self.matrices = matrices or []
+        # Muon takes matrices alone: a convolution's weight is one of (out, in x height x width), in the same memory.
+        self.flat = [parameter.detach().flatten(1) for parameter in self.matrices]
+        if self.flat:
+            muon = torch.optim.Muon(self.flat, lr=matrices_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.append(muon)
+        self.highest_rates = [group["lr"] for group in self._groups()]
+        self.parts = {"networks": networks, "ema": self.ema}
+        self.parts |= {f"optimizer_{number}": optimizer for number, optimizer in enumerate(self.optimizers)}
 
     @property
     def average(self) -> nn.Module:
@@ -59,15 +77,21 @@ class TimedTraining:
         self.checkpoint.unlink(missing_ok=True)
 
     def _step(self, loss_of_batch: Callable[[], Tensor]) -> float:
-        for group, highest in zip(self.optimizer.param_groups, self.highest_rates, strict=True):
+        for group, highest in zip(self._groups(), self.highest_rates, strict=True):
             group["lr"] = highest * self._share_of_rate()
         loss = loss_of_batch()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.networks.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
-        self.optimizer.step()
+        for flat, parameter in zip(self.flat, self.matrices, strict=True):
+            flat.grad = parameter.grad.flatten(1)
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.ema.update_parameters(self.networks)
         return loss.item()
+
+    def _groups(self) -> list[dict]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _share_of_rate(self) -> float:
         return min(1.0, (self.iteration + 1) / WARM_UP) * 0.5 * (1 + math.cos(self.spent / self.seconds * math.pi))

@@ -39,8 +39,9 @@ class Interrupts:
             await asyncio.wait({task}, timeout=LOOK_AGAIN_S)
         if task.done():
             return task.result()
-        task.cancel()
-        await asyncio.wait({task})
+        while not task.done():  # asked once, it may miss it: libraries catch cancellations that come as they end something
+            task.cancel()
+            await asyncio.wait({task}, timeout=LOOK_AGAIN_S)
         raise KeyboardInterrupt
 
     @contextlib.contextmanager

@@ -43,7 +43,7 @@ class Started:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def leaves_nothing(self, limit_s: float = 20.0) -> None:
+    def leaves_nothing(self, limit_s: float = 60.0) -> None:
         self.client.wait(limit_s)
         wait_until(lambda: not processes_in(self.base) and not scratch_folders(self.temporary), limit_s)
         wait_until(lambda: not [line for line in processes_in(self.temporary) if "keeper.py" in " ".join(line)])
