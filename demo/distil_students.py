@@ -1,51 +1,70 @@
-"""Distil the students that come with the demo model, by the pack's own workflow in a real ComfyUI.
+"""Distil the students that come with the demo model, and those that they are compared with, by the pack's own workflow.
 
-    python demo/distil_students.py [--steps 4]
+    python demo/distil_students.py [--steps 4] [--guidance lsg]
 
-Writes `assets/student_4_steps.safetensors` and `assets/student_1_step.safetensors`, or one of them. A run that is
-stopped goes on where it was. dev/LOG.md says how these settings were found.
+With LSG it writes `assets/student_4_steps.safetensors` and `assets/student_1_step.safetensors`, or one of them; with
+the other guidances of the paper `.sid/students/zero_4_steps.safetensors` and so on, for the table. Each is a LoRA on
+the teacher. A run that is stopped goes on where it was. dev/LOG.md says how these settings were found.
 """
 
 import argparse
+import json
 import shutil
+from pathlib import Path
 
+from host import ROOT
 from pictures import ASSETS
-from run import BASE, newest_student, run_workflow
+from run import BASE, WORKFLOWS, newest_student, run_graph
 
 SETTINGS = {
     "SiDDistill.batch_size": 32,
-    "SiDDistill.student_learning_rate": 1e-4,
-    "SiDDistill.fake_learning_rate": 2e-4,
     "SiDDistill.learning_rate_decay": "true",
     "SiDDistill.ema_half_life": 1000,
-    "SiDDistill.save_every": 100,
+    "SiDDistill.save_every": 50,
 }
-STUDENTS = {
-    4: ("student_4_steps.safetensors", {"SiDDistill.iterations": 400, "SiDLSGGuider.guidance_scale": 2.5}),
-    1: (
-        "student_1_step.safetensors",
-        {
-            "SiDDistill.iterations": 900,
-            "SiDLSGGuider.guidance_scale": 2.0,
-            "SiDDistill.student_learning_rate": 2e-4,
-            "SiDDistill.fake_learning_rate": 4e-4,
-        },
-    ),
+ITERATIONS = {4: 300, 1: 300}
+GUIDERS = {
+    "lsg": {"class_type": "SiDLSGGuider", "inputs": {"guidance_scale": 2.5, "weaker_strength": 0.0}},
+    "zero": {"class_type": "SiDZeroCFGGuider", "inputs": {}},
+    "anti": {"class_type": "SiDAntiCFGGuider", "inputs": {"fake_guidance_scale": -1.0}},
 }
+COMPARED = ROOT / ".sid" / "students"
+
+
+def graph_with(guidance: str) -> Path:
+    """The workflow with another guider in the place of its own; the same file where it is the same guider."""
+    graph = json.loads((WORKFLOWS / "demo_distil.json").read_text(encoding="utf-8"))
+    (node,) = (node for node in graph.values() if node["class_type"] == GUIDERS["lsg"]["class_type"])
+    guider = GUIDERS[guidance]
+    connections = {name: node["inputs"][name] for name in ("model", "positive", "negative")}
+    node.update(class_type=guider["class_type"], inputs=connections | guider["inputs"])
+    COMPARED.mkdir(parents=True, exist_ok=True)
+    file = COMPARED / f"distil_{guidance}.json"
+    file.write_text(json.dumps(graph), encoding="utf-8")
+    return file
+
+
+def student_file(guidance: str, steps: int) -> Path:
+    name = f"{steps}_step{'s' * (steps > 1)}.safetensors"
+    return ASSETS / f"student_{name}" if guidance == "lsg" else COMPARED / f"{guidance}_{name}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--steps", type=int, choices=list(STUDENTS), help="only the student of that many steps")
-    only = parser.parse_args().steps
-    for steps in [only] if only else STUDENTS:
-        file, own = STUDENTS[steps]
-        name = f"shipped_{steps}"
-        settings = SETTINGS | own | {"SiDDistill.steps": steps, "SiDDistill.run_name": name}
-        settings["SiDSaveStudent.filename_prefix"] = name
-        run_workflow("demo_distil", *(f"{key}={value}" for key, value in settings.items()))
-        shutil.copy(newest_student(name), ASSETS / file)
-        print(f"wrote {ASSETS / file}; the run's previews are in {BASE / 'output' / 'sid_runs' / name}")
+    parser.add_argument("--steps", type=int, choices=list(ITERATIONS), help="only the student of that many steps")
+    parser.add_argument("--guidance", choices=list(GUIDERS), default="lsg")
+    parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="for trials")
+    parser.add_argument("--name", help="of the run, for trials: nothing is copied into the assets")
+    args = parser.parse_args()
+    for steps in [args.steps] if args.steps else ITERATIONS:
+        name = args.name or f"{args.guidance}_{steps}"
+        settings = SETTINGS | {"SiDDistill.iterations": ITERATIONS[steps], "SiDDistill.steps": steps}
+        settings |= {"SiDDistill.run_name": name, "SiDSaveStudent.filename_prefix": name}
+        run_graph(graph_with(args.guidance), *(f"{key}={value}" for key, value in settings.items()), *args.set)
+        print(f"the run's previews are in {BASE / 'output' / 'sid_runs' / name}")
+        if not args.name:
+            shutil.copy(newest_student(name), student_file(args.guidance, steps))
+            print(f"wrote {student_file(args.guidance, steps)}")
 
 
 if __name__ == "__main__":

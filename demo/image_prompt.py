@@ -4,6 +4,7 @@ It sees through the demo's image encoder. All that draws is the pack's own code.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from host import ROOT
@@ -24,6 +25,11 @@ def image_tokens(adapter, clip_vision, images: Tensor):
     from sid_pack.nodes.image_prompts.ip_adapter import image_tokens as tokens_of
 
     return tokens_of(adapter, clip_vision, images, negative=None, combine=EACH)
+
+
+def rows_of(tokens, which: Tensor | slice):
+    """Of `image_tokens`' those of these images."""
+    return replace(tokens, cond=tokens.cond[which], uncond=tokens.uncond[which])
 
 
 def prompted(model, adapter, tokens, weight: float, listed: str = ""):

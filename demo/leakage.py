@@ -16,7 +16,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from contact_sheet import contact_sheet
 from drawing import Artist
 from features import kept_features
 from host import ROOT, start_comfyui
-from image_prompt import ADAPTER, image_tokens, prompted
+from image_prompt import ADAPTER, image_tokens, prompted, rows_of
 from leakage_measure import Measure
 from leakage_protocol import AMONG, Pairs, Scores, choose_pairs
 from leakage_results import HEADER, Results, table_row
@@ -69,8 +68,7 @@ class Leakage:
             return None
 
         def patch(model, rows: slice):
-            which = picked[rows]
-            tokens = replace(self.tokens, cond=self.tokens.cond[which], uncond=self.tokens.uncond[which])
+            tokens = rows_of(self.tokens, picked[rows])
             model = prompted(model, self.adapter, tokens, trial.weight, trial.put_in)
             if trial.clean is None:
                 return model

@@ -15,7 +15,10 @@ from contact_sheet import contact_sheet
 from drawing import Artist, Setting
 from evaluate import evaluate, held_out_table, table
 from host import ROOT, load_pack, start_comfyui
+from image_prompt import ADAPTER, image_tokens, prompted, rows_of
+from leakage_trials import WORKING_WEIGHT
 from pictures import ASSETS, STYLES
+from sheet import load_sheet
 from timing import Ticker, in_words
 
 BASE = ROOT / ".sid" / "demo"
@@ -29,7 +32,9 @@ STUDENT_1 = Setting(1, student=ASSETS / "student_1_step.safetensors", name="stud
 SHIPPED = (TEACHER_50, TEACHER_4, TEACHER_2, STUDENT_4, STUDENT_1)
 # Evaluations of the network for one picture: guidance takes two for each, and some samplers more than one a step.
 FORWARDS = {("dpmpp_2m", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_2", 2): 6, ("lcm", 4): 4, ("lcm", 1): 1}
+STYLED = Setting(10, "dpmpp_2m", "karras", 3.0)
 SHOWN = ("red apple", "cat face", "rocket", "sunflower", "house with garden", "birthday cake")
+STYLE_SUBJECT, STYLED_SUBJECT = "guitar", "red apple"  # what the style pictures show, and what is drawn in their style
 
 
 # What an iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow
@@ -39,12 +44,12 @@ WORKFLOW_LOADS = 8
 TRIED_AT_ONCE = 64
 
 
-def run_workflow(name: str, *settings: str) -> None:
-    """Run one of the pack's workflows in a ComfyUI of its own, headless, as anyone can from a shell."""
+def run_graph(graph: Path, *settings: str) -> None:
+    """Run a graph in a ComfyUI of its own, headless, as anyone can from a shell."""
     load_pack()
     from sid_pack.sid_core.headless.command import main as headless
 
-    line = ["run", str(WORKFLOWS / f"{name}.json"), "--comfyui", os.environ["COMFYUI_PATH"]]
+    line = ["run", str(graph), "--comfyui", os.environ["COMFYUI_PATH"]]
     line += ["--base-directory", str(BASE)]
     for setting in settings:
         line += ["--set", setting]
@@ -69,9 +74,13 @@ def main() -> None:
     demo.announce()
     say(f"\n1/3 Distilling the demo teacher into a 4-step student: {in_words(demo.distilling_s())}")
     existing = "start over" if args.start_over else "continue it"
-    run_workflow("demo_distil", f"SiDDistill.iterations={args.iterations}", f"SiDDistill.existing_run={existing}")
+    run_graph(
+        WORKFLOWS / "demo_distil.json",
+        f"SiDDistill.iterations={args.iterations}",
+        f"SiDDistill.existing_run={existing}",
+    )
     say(f"\n2/3 Sampling the student that comes with the pack: {in_words(demo.sampling_s())}")
-    run_workflow("demo_sample_student")
+    run_graph(WORKFLOWS / "demo_sample_student.json")
     say(
         f"\n3/3 Measuring teacher and students on {args.captions} captions of each kind: {in_words(demo.measuring_s())}"
     )
@@ -181,9 +190,36 @@ class Demo:
                 rows[f"{subject}: {setting.title}"] = row
         # All models' pictures of a subject below one another.
         rows = {title: rows[title] for subject in SHOWN for title in rows if title.startswith(f"{subject}: ")}
+        rows |= self.style_rows()
         file = BASE / "output" / "contact_sheet.png"
         contact_sheet(rows, list(STYLES)).save(file)
         return file
+
+    def style_rows(self) -> dict[str, torch.Tensor]:
+        """A style picture of each style, and what the teacher draws by it, before and after CleanStyle."""
+        from sid_pack.nodes.cleanstyle.model import clean
+        from sid_pack.nodes.cleanstyle.purify import Settings
+        from sid_pack.nodes.demo.image_encoder import load_image_encoder
+        from sid_pack.nodes.image_prompts.ip_adapter_files import load_adapter
+
+        pictures = load_sheet()
+        shown = pictures.image(pictures.subjects == pictures.captions.index(STYLE_SUBJECT))
+        adapter = load_adapter(ADAPTER)
+        tokens = image_tokens(adapter, load_image_encoder(), shown)
+
+        def styled(model, rows: slice):
+            return prompted(model, adapter, rows_of(tokens, rows), WORKING_WEIGHT)
+
+        def cleaned(model, rows: slice):
+            return clean(styled(model, rows), Settings())
+
+        artist, wanted = Artist([STYLED_SUBJECT], batch=TRIED_AT_ONCE), torch.zeros(len(STYLES), dtype=torch.long)
+        drawn = {
+            f"{STYLED_SUBJECT} in their style": styled,
+            f"{STYLED_SUBJECT} with CleanStyle": cleaned,
+        }
+        rows = {title: artist.draw(STYLED, wanted, seed=0, patch=patch).images for title, patch in drawn.items()}
+        return {f"style pictures: {STYLE_SUBJECT}": shown} | rows
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ class Interrupts:
             await asyncio.wait({task}, timeout=LOOK_AGAIN_S)
         if task.done():
             return task.result()
-        while not task.done():  # asked once, it may miss it: libraries catch cancellations that come as they end something
+        # Asked once, it may miss it: libraries catch cancellations that come just as they end something.
+        while not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=LOOK_AGAIN_S)
         raise KeyboardInterrupt
