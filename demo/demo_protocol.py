@@ -147,6 +147,11 @@ class Protocol:
         return {measure: Score(value) for measure, value in scores.items()} | spread_of(floors)
 
     @cached_property
+    def perfect_scores(self) -> Scores:
+        """What a model without a fault would score, which draws through the same codec; of TRAINING alone."""
+        return over_runs([{name: self.score_set(name, seen) for name, seen in self.reference.codec.items()}])
+
+    @cached_property
     def chance(self) -> dict[str, dict[str, float]]:
         """What a guess scores, by set and measure."""
         judge = self.reference.judge

@@ -81,13 +81,17 @@ def evaluate(
 def table(results: list[Result], protocol: Protocol) -> str:
     """The training captions' scores as Markdown, the real pictures and chance below them for scale."""
     first = results[0].distance
-    real, chance = protocol.real_scores, protocol.chance
-    floor = [cell(real.get(name, {}).get(measure), measure) for name, measure in MAIN.values()]
+    real, perfect, chance = protocol.real_scores, protocol.perfect_scores, protocol.chance
+    floor, best = (
+        [cell(scores.get(name, {}).get(measure), measure) for name, measure in MAIN.values()]
+        for scores in (real, perfect)
+    )
     guess = [cell(one(chance[name].get(measure)), measure) for name, measure in MAIN.values()]
     return "\n".join(
         [
             header(["setting", "sampler", "scheduler"], ["CFG", "forwards", "ratio", *MAIN, "s"]),
             *(row(result, first) for result in results),
+            line("real pictures at models' sizes and places, out of the codec", "", "", "", "", "", *best, ""),
             line("real pictures (distances, precision, recall: half against half)", "", "", "", "", "", *floor, ""),
             line("chance", "", "", "", "", "", *guess, ""),
         ]

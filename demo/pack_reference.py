@@ -121,11 +121,14 @@ def make_reference(pictures: Pictures, features: Features, drawn: Features, embe
         fit_judge(features.subject, pictures.subjects, embeddings),
     )
     rounded = from_tensors(to_tensors(made), made.captions)  # what others will be looked at with
-    real = {}
+    real, codec = {}, {}
     for name, index in choose_sets(pictures).items():
         asked = torch.full_like(index, NO_STYLE) if name == parts.VARIETY else pictures.styles[index]
         real[name] = rounded.measure(features[index], pictures.subjects[index], asked)
-    return replace(rounded, real=real)
+        if name == parts.TRAINING:
+            out_of_codec = drawn[torch.searchsorted(training, index)]
+            codec[name] = rounded.measure(out_of_codec, pictures.subjects[index], asked)
+    return replace(rounded, real=real, codec=codec)
 
 
 def teacher_samples(reference: Reference, setting: Setting) -> Reference:

@@ -85,7 +85,8 @@ class Reference:
     """The subjects' captions; what pictures are looked at with; and the sets of SETS, as they were seen.
 
     `real`: the real pictures of each set. `teacher`: the teacher's own samples of the same captions, as many as the
-    protocol has prompts; empty where there are none yet.
+    protocol has prompts; empty where there are none yet. `codec`: real pictures of TRAINING as a model without a fault
+    would draw them, at the sizes and places that models learn, and out of the codec.
     """
 
     captions: list[str]
@@ -94,6 +95,7 @@ class Reference:
     judge: SubjectJudge
     real: dict[str, Measured] = field(default_factory=dict)
     teacher: dict[str, Measured] = field(default_factory=dict)
+    codec: dict[str, Measured] = field(default_factory=dict)
 
     def measure(self, features: Features, subjects: Tensor, styles: Tensor) -> Measured:
         """Look at pictures that were made for captions of these subjects and styles, (N,) each."""
@@ -123,7 +125,7 @@ def to_tensors(reference: Reference) -> dict[str, Tensor]:
         "judge.weight": torch.stack([one.weight for one in judge.maps]).half(),
         "judge.y_mean": torch.stack([one.y_mean for one in judge.maps]).float(),
     }
-    for source in ("real", "teacher"):
+    for source in ("real", "teacher", "codec"):
         for name, seen in getattr(reference, source).items():
             kept = Measured(
                 seen.subjects.short(), seen.styles.char(), seen.projected.half(), seen.answers.byte(), seen.found
@@ -155,6 +157,7 @@ def from_tensors(tensors: dict[str, Tensor], captions: list[str]) -> Reference:
         SubjectJudge(wide["judge.embeddings"], wide["judge.fold"], maps),
         seen("real"),
         seen("teacher"),
+        seen("codec"),
     )
 
 
