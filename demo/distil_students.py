@@ -24,7 +24,7 @@ SETTINGS = {
 }
 ITERATIONS = {4: 300, 1: 300}
 GUIDERS = {
-    "lsg": {"class_type": "SiDLSGGuider", "inputs": {"guidance_scale": 2.5, "weaker_strength": 0.0}},
+    "lsg": {"class_type": "SiDLSGGuider", "inputs": {"guidance_scale": 3.0, "weaker_strength": 0.0}},
     "zero": {"class_type": "SiDZeroCFGGuider", "inputs": {}},
     "anti": {"class_type": "SiDAntiCFGGuider", "inputs": {"fake_guidance_scale": -1.0}},
 }

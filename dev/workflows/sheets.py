@@ -126,7 +126,7 @@ def demo_distil() -> Sheet:
     prompt = _prompt(sheet, clip, PROMPT)
     empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
     sheet.column("What to learn")
-    guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=2.5)
+    guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=3.0)
     prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=EMOJI, height=EMOJI)
     sheet.column("Distil", width=380)
@@ -146,7 +146,7 @@ def demo_distil() -> Sheet:
         run_name="demo_student",
         preview_every=50,
         mode="lora",
-        student_rank=16,
+        student_rank=12,
         fake_rank=16,
         lora_targets="all linear and convolution layers",
         gradient_checkpointing=False,

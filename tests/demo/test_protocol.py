@@ -61,6 +61,17 @@ def test_the_real_pictures_as_samples_are_at_no_distance_and_right(small):
         assert {scores[measure] for measure in ("precision", "recall", "subject", "style")} == {1}
 
 
+def test_a_model_without_a_fault_is_scored_as_its_pictures_would_be(small):
+    from demo_protocol import Protocol
+
+    taken = small.reference.real["training"]
+    away = replace(taken, projected=taken.projected + 1)
+    told = Protocol(replace(small.reference, codec={"training": away}))
+    assert told.perfect_scores == {"training": told.score([{"training": away}])["training"]}
+    assert told.perfect_scores["training"]["distance"].mean == pytest.approx(taken.projected.shape[1])
+    assert small.perfect_scores == {}
+
+
 def test_swapped_styles_are_all_wrong_and_their_subjects_right(small):
     real = small.reference.real["pairs"]
     scores = small.score_set("pairs", replace(real, answers=(real.styles + 1) % 9))
@@ -184,7 +195,7 @@ def test_tables_show_what_there_is(small):
     main = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(results, small).splitlines()]
     assert len({len(line) for line in main}) == 1
     columns = {name: number for number, name in enumerate(main[0])}
-    assert [line[columns["ratio"]] for line in main[2:]] == ["1.00", "0.00", "", ""]
+    assert [line[columns["ratio"]] for line in main[2:]] == ["1.00", "0.00", "", "", ""]
     assert [line[columns["distance"]] for line in main[2:4]] == ["6.0", "0.0"]
     assert main[-1][columns["subject"]] == "0.500" and main[-1][columns["distance"]] == ""
     held_out = held_out_table(results, small).splitlines()
