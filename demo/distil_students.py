@@ -22,7 +22,7 @@ SETTINGS = {
     "SiDDistill.ema_half_life": 1000,
     "SiDDistill.save_every": 50,
 }
-ITERATIONS = {4: 300, 1: 300}
+ITERATIONS = {4: 500, 1: 500}
 GUIDERS = {
     "lsg": {"class_type": "SiDLSGGuider", "inputs": {"guidance_scale": 3.0, "weaker_strength": 0.0}},
     "zero": {"class_type": "SiDZeroCFGGuider", "inputs": {}},

@@ -53,6 +53,15 @@ def test_a_run_that_is_well_gets_no_warning(seed):
     assert kinds(well(600, seed)) == []
 
 
+def test_a_run_that_begins_with_a_blur_is_well():
+    """As where a caption has many right answers: their mean, in one step, and then one of them."""
+    results = well(600)
+    assert kinds([replace(results[0], magnitude=0.4), *results[1:]]) == []
+    glaring = changed(results, 200, magnitude=2.5)
+    ((_, named),) = kinds([replace(results[0], magnitude=0.4), *glaring[1:]])
+    assert named == "saturation"
+
+
 def changed(results: list[StepResult], begin: int, **factors: float) -> list[StepResult]:
     """From iteration `begin` on, these numbers are multiplied, or replaced where they are whole."""
     return [
