@@ -1,6 +1,6 @@
 """Measure the demo's models by the demo protocol (see `demo_protocol.py`) and print two tables.
 
-    python demo/evaluate.py --teacher 50 dpmpp_2m karras 3 --teacher 4 dpmpp_2m karras 3 \
+    python demo/evaluate.py --teacher 50 dpmpp_2m karras 5 --teacher 4 dpmpp_2m karras 3 \
         --student demo/assets/student_4_steps.safetensors 4
 
 The first setting is the one that the others' distances are compared with. COMFYUI_PATH names the ComfyUI to use.

@@ -6,8 +6,7 @@
     python demo/leakage.py --spectrum                                  (shows where subject and style sit)
 
 Wants the pictures of gather_pictures.py. Draws by the pack's own nodes in ComfyUI: the 10-step teacher with guidance,
-the 4-step student, and the teacher without: 129 settings, some 40 minutes on one idle CPU core. leakage.md has what was
-found.
+the 4-step student, and the teacher without: 129 settings, some 40 minutes on one idle CPU core.
 """
 
 import argparse

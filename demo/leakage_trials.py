@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from drawing import Setting
 from pictures import ASSETS
 
-TEACHER = Setting(10, "dpmpp_2m", "karras", 3.0, name="teacher, CFG 3")
+TEACHER = Setting(10, "dpmpp_2m", "karras", 4.0, name="teacher, CFG 4")
 UNGUIDED = Setting(10, "dpmpp_2m", "karras", 1.0, name="teacher, CFG 1")
 STUDENT = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student, CFG 1")
 SAMPLERS = (TEACHER, STUDENT, UNGUIDED)

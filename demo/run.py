@@ -24,7 +24,7 @@ from timing import Ticker, in_words
 BASE = ROOT / ".sid" / "demo"
 WORKFLOWS = ROOT / "workflows" / "api"
 # The teacher's best stock samplers, those for few steps by demo/scan.py.
-TEACHER_50 = Setting(50, "dpmpp_2m", "karras", 3.5)
+TEACHER_50 = Setting(50, "dpmpp_2m", "karras", 5.0)
 TEACHER_4 = Setting(4, "dpmpp_sde", "kl_optimal", 2.5)
 TEACHER_2 = Setting(2, "seeds_2", "karras", 2.0)
 STUDENT_4 = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student")
@@ -32,7 +32,7 @@ STUDENT_1 = Setting(1, student=ASSETS / "student_1_step.safetensors", name="stud
 SHIPPED = (TEACHER_50, TEACHER_4, TEACHER_2, STUDENT_4, STUDENT_1)
 # Evaluations of the network for one picture: guidance takes two for each, and some samplers more than one a step.
 FORWARDS = {("dpmpp_2m", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_2", 2): 6, ("lcm", 4): 4, ("lcm", 1): 1}
-STYLED = Setting(10, "dpmpp_2m", "karras", 3.0)
+STYLED = Setting(10, "dpmpp_2m", "karras", 4.0)
 SHOWN = ("red apple", "cat face", "rocket", "sunflower", "house with garden", "birthday cake")
 STYLE_SUBJECT, STYLED_SUBJECT = "guitar", "red apple"  # what the style pictures show, and what is drawn in their style
 

@@ -24,7 +24,7 @@ SDXL_FILES = (
 DEMO_ADAPTER = "demo (comes with the pack)"
 DEMO_SIDE, DEMO_PICTURES = 64, 8
 DEMO_SHOWN = 256  # pixels in height
-DEMO_SAMPLER = {"steps": 12, "cfg": 2.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+DEMO_SAMPLER = {"steps": 12, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
 
 
 def demo_cleanstyle() -> Sheet:

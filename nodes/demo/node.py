@@ -28,7 +28,7 @@ class SiDDemoModel(Node):
                     "weights",
                     options=list(WEIGHTS),
                     default="teacher",
-                    tooltip="teacher: an ordinary diffusion model, for KSampler with 20 to 50 steps at CFG 2.5 to 4, "
+                    tooltip="teacher: an ordinary diffusion model, for KSampler with 20 to 50 steps at CFG 4 to 6, "
                     "and for distilling. student: distilled from it, for SiD Generate or SiD Sampler at CFG 1.",
                 )
             ],
