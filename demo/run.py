@@ -1,4 +1,4 @@
-"""The demo: distil the text-to-emoji model in a real ComfyUI, sample students, and measure them against their teacher.
+"""The demo: distil the demo model in a real ComfyUI, sample students, and measure them against their teacher.
 
 `python dev/demo.py` makes an environment and runs this in it. Everything it writes lies in .sid/demo.
 """
@@ -39,7 +39,7 @@ STYLE_SUBJECT, STYLED_SUBJECT = "guitar", "red apple"  # what the style pictures
 
 # What an iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow
 # does, in times that it takes to load ComfyUI here. Both are about the same on any machine.
-ITERATION_FORWARDS = 1200
+ITERATION_FORWARDS = 700
 WORKFLOW_LOADS = 8
 TRIED_AT_ONCE = 64
 
@@ -90,8 +90,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--iterations", type=positive, default=150, help="of the distillation (default: %(default)s)")
-    parser.add_argument("--captions", type=positive, default=96, help="captions of each kind (default: %(default)s)")
+    parser.add_argument("--iterations", type=positive, default=60, help="of the distillation (default: %(default)s)")
+    parser.add_argument("--captions", type=positive, default=64, help="captions of each kind (default: %(default)s)")
     parser.add_argument(
         "--start-over",
         action="store_true",

@@ -8,6 +8,7 @@ PICTURES = 8
 PROMPT = "red apple"
 STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 TRAINING_PROMPTS = "emoji_names.txt"
+DEMO_GUIDANCE = 3.0
 PHOTOGRAPH = "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph"
 FIRST_LOOK = (
     PHOTOGRAPH,
@@ -77,6 +78,7 @@ def demo_teacher_lsg() -> Sheet:
         "2. Change *guidance_scale*: higher follows the prompt more closely, with less variety. 1 is no guidance.\n"
         "3. When you like the pictures, connect the same guider to *SiD Distill* (see *demo_distil*).",
         note_height=220,
+        guidance_scale=DEMO_GUIDANCE,
     )
 
 
@@ -126,7 +128,7 @@ def demo_distil() -> Sheet:
     prompt = _prompt(sheet, clip, PROMPT)
     empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
     sheet.column("What to learn")
-    guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=3.0)
+    guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=DEMO_GUIDANCE)
     prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=EMOJI, height=EMOJI)
     sheet.column("Distil", width=380)
@@ -195,7 +197,7 @@ SHEETS = [
 ]
 
 
-def _demo_teacher(name: str, guider_kind: str, note: str, *, note_height: int) -> Sheet:
+def _demo_teacher(name: str, guider_kind: str, note: str, *, note_height: int, **guidance: float) -> Sheet:
     sheet = Sheet(name, note, note_height=note_height)
     sheet.column("Model")
     model, clip, vae = _demo(sheet, "teacher")
@@ -203,7 +205,7 @@ def _demo_teacher(name: str, guider_kind: str, note: str, *, note_height: int) -
     prompt = _prompt(sheet, clip, PROMPT)
     empty = _prompt(sheet, clip, "", title="∅-prompt (empty)")
     sheet.column("How to sample")
-    guider = sheet.add(guider_kind, model=model, positive=prompt, negative=empty)
+    guider = sheet.add(guider_kind, model=model, positive=prompt, negative=empty, **guidance)
     sampler = sheet.add("KSamplerSelect", sampler_name="dpmpp_2m")
     sigmas = sheet.add("BasicScheduler", model=model, scheduler="karras", steps=20)
     prefix = f"sid/{name.removeprefix('demo_')}"
