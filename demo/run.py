@@ -23,10 +23,10 @@ from timing import Ticker, in_words
 
 BASE = ROOT / ".sid" / "demo"
 WORKFLOWS = ROOT / "workflows" / "api"
-# The teacher's best stock samplers, those for few steps by demo/scan.py.
+# The best of some stock samplers; dev/LOG.md has what was tried.
 TEACHER_50 = Setting(50, "dpmpp_2m", "karras", 5.0)
-TEACHER_4 = Setting(4, "dpmpp_sde", "kl_optimal", 2.5)
-TEACHER_2 = Setting(2, "seeds_2", "karras", 2.0)
+TEACHER_4 = Setting(4, "dpmpp_sde", "kl_optimal", 5.0)
+TEACHER_2 = Setting(2, "seeds_2", "karras", 4.0)
 STUDENT_4 = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student")
 STUDENT_1 = Setting(1, student=ASSETS / "student_1_step.safetensors", name="student")
 SHIPPED = (TEACHER_50, TEACHER_4, TEACHER_2, STUDENT_4, STUDENT_1)
