@@ -26,12 +26,14 @@ def teacher(protocol):
     ("file", "steps", "farther", "share"),
     [("student_4_steps.safetensors", 4, 1.0, 0.9), ("student_1_step.safetensors", 1, 1.8, 0.75)],
 )
-def test_a_shipped_student_is_near_its_teacher_and_passes_its_few_steps(score, teacher, file, steps, farther, share):
+def test_a_shipped_student_is_near_its_teacher_and_passes_it_in_as_many_steps(
+    score, teacher, file, steps, farther, share
+):
     from drawing import Setting
     from pictures import ASSETS
-    from run import TEACHER_2, TEACHER_4
 
     student = score(Setting(steps, student=ASSETS / file))
     assert student["distance"].mean <= farther * teacher["distance"]
     assert student["subject"].mean >= share * teacher["subject"]
-    assert student["distance"].mean < score(TEACHER_4 if steps == 4 else TEACHER_2)["distance"].mean
+    as_many_steps = Setting(steps, "dpmpp_2m", "sgm_uniform", 4.0)  # twice the forwards
+    assert student["distance"].mean < score(as_many_steps)["distance"].mean

@@ -12,7 +12,7 @@ def ksampler(prompt: str, seed: int = 1) -> dict:
         latent_image=["latent", 0],
         seed=seed,
         steps=12,
-        cfg=2.5,
+        cfg=5.0,
         sampler_name="dpmpp_2m",
         scheduler="karras",
         denoise=1.0,
@@ -35,7 +35,7 @@ def test_stock_nodes_draw_what_the_prompt_says(run_graph):
     assert apple.shape == (2, 64, 64, 3)
     red, green, blue = middle(apple)
     assert red > green + 0.25 and red > blue + 0.25
-    red, green, blue = middle(picture(run_graph(ksampler("blue book"))))
+    red, green, blue = middle(picture(run_graph(ksampler("blue book, flat"))))
     assert blue > red + 0.15
     corners = apple[:, :6, :6]
     assert corners.mean() > 0.9  # emoji lie on white

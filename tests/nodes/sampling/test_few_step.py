@@ -158,7 +158,7 @@ def test_an_unknown_noise_mode_is_refused(run_graph):
 
 def test_pictures_of_a_batch_differ(run_graph):
     pictures = latent_of(run_graph(generated()))
-    assert pictures.shape == (2, 16, 8, 8)
+    assert pictures.shape == (2, 32, 8, 8)
     assert (pictures[0] - pictures[1]).abs().mean() > 0.05
 
 

@@ -94,12 +94,23 @@ def test_a_weaker_model_on_the_same_weights_is_refused(run_graph):
 ONE_STEP = {"sigmas": node("SiDScheduler", model=["demo", 0], steps=1, t_init=625.0)}
 WEAK = node("SiDDemoModel", weights="student, 1 step")
 FREE_U = node("FreeU_V2", model=["weak", 0], b1=1.5, b2=1.6, s1=0.5, s2=0.2)
+SHRUNK = node(
+    "PatchModelAddDownscale",
+    model=["weak", 0],
+    block_number=1,
+    downscale_factor=2.0,
+    start_percent=0.0,
+    end_percent=1.0,
+    downscale_after_skip=True,
+    downscale_method="bicubic",
+    upscale_method="bicubic",
+)
 RESCALED = node("RescaleCFG", model=["weak", 0], multiplier=1.0)
 PERTURBED = node("PerturbedAttentionGuidance", model=["weak", 0], scale=3.0)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("patch", [FREE_U, RESCALED, PERTURBED], ids=lambda patch: patch["class_type"])
+@pytest.mark.parametrize("patch", [SHRUNK, RESCALED, PERTURBED], ids=lambda patch: patch["class_type"])
 def test_what_is_on_the_weaker_model_acts_on_its_prediction(run_graph, patch, scale):
     """As stock nodes give that prediction: CFGGuider on the same MODEL."""
     extra = ONE_STEP | {"weak": WEAK, "patched": patch}
