@@ -245,7 +245,7 @@ def test_the_spread_across_seeds_is_that_of_eight_pictures_of_one_prompt(run_gra
     rows = {row["iteration"]: row["seed_spread"] for row in all_metrics(runs / "seeds") if "seed_spread" in row}
     assert list(rows) == [0, 2, 3]
     for pictures, told in zip(looked_at, rows.values(), strict=True):
-        assert pictures.shape == (8, 16, 8, 8)
+        assert pictures.shape == (8, 32, 8, 8)
         assert told == pytest.approx(float(np.std(pictures.numpy(), axis=0).mean()), rel=1e-5)
     # From other seeds, and by the node; eight pictures know their deviation to a third.
     latents = result.value("distilled").model.process_latent_in(result.value("generated")["samples"])
@@ -285,7 +285,7 @@ def distilled_of_one_step(**changes) -> dict:
     ("changes", "says"),
     [
         ({"guider": ["stock", 0]}, "Connect SiD LSG Guider"),
-        ({"latent": ["noisy", 0]}, "this one has 4 channels, and this MODEL's have 16"),
+        ({"latent": ["noisy", 0]}, "this one has 4 channels, and this MODEL's have 32"),
         ({"run_name": "../escape"}, "run_name"),
         ({"run_name": " "}, "run_name"),
         ({"run_name": "con"}, "run_name"),
