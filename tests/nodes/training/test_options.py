@@ -58,10 +58,10 @@ def test_further_sizes_are_part_of_the_run(run_graph):
     result = run_graph(distilled(run_name="sizes", more_sizes="64x128, 128 x 64", iterations=6))
     assert result.success, result.error
     identity = json.loads((Path(result.value("distilled", 1)) / "run.json").read_text())["identity"]
-    assert identity["latent"] == "16x8x8"
-    assert identity["more_sizes"] == "16x16x8, 16x8x16"  # heights first
+    assert identity["latent"] == "32x8x8"
+    assert identity["more_sizes"] == "32x16x8, 32x8x16"  # heights first
     other = run_graph(distilled(run_name="sizes", iterations=8, existing_run="continue it"))
-    assert "more_sizes: 16x16x8, 16x8x16 then, None now" in other.error
+    assert "more_sizes: 32x16x8, 32x8x16 then, None now" in other.error
 
 
 @pytest.mark.parametrize("sizes", ["big", "64", "60x64", "0x64", "64x64;64x128", "64x16392"])
@@ -76,4 +76,4 @@ def test_a_run_goes_on_in_neither_another_mode_nor_more_sizes(run_graph):
     assert result.success, result.error
     more = {"run_name": "whole", "iterations": 4, "existing_run": "continue it"}
     assert "mode: full then, lora now" in run_graph(distilled(mode="lora", **more)).error
-    assert "more_sizes: None then, 16x16x8 now" in run_graph(distilled(more_sizes="64x128", **more)).error
+    assert "more_sizes: None then, 32x16x8 now" in run_graph(distilled(more_sizes="64x128", **more)).error

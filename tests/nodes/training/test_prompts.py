@@ -44,7 +44,7 @@ def test_the_demos_prompts_are_found_by_name(run_graph):
     for name in ("emoji_names.txt", ' "emoji_names.txt"'):
         result = run_graph(prompts(file=name))
         assert result.success, result.error
-        assert result.value("prompts", 1) == 1264
+        assert result.value("prompts", 1) == 1797
     assert not run_graph(prompts(file="/nowhere/emoji_names.txt")).success
 
 
@@ -297,7 +297,7 @@ def test_a_remote_reader_gets_nothing_from_outside_of_the_input_folder(run_graph
             assert not result.success and "into ComfyUI's input folder" in result.error, result.error
             told.add(str(graph["prompts"].get("is_changed")).replace("nought", "colour"))
             assert "xyzzy" not in f"{result.events}{graph}"
-        assert run_graph(prompts(file="emoji_names.txt")).value("prompts", 1) == 1264
+        assert run_graph(prompts(file="emoji_names.txt")).value("prompts", 1) == 1797
         (wildcards / "link").unlink()
         missing = run_graph(prompts("__secret__", variants=1))
         assert not missing.success and "xyzzy" not in f"{missing.error}{missing.events}"

@@ -75,4 +75,4 @@ def test_the_worker_outlives_names_that_can_not_be_encoded(comfyui_server):
         f"{data['exception_message']} {history['outputs']}".encode()
     for kind, data, history in results[1::2]:
         assert kind == "execution_success", data
-        assert history["outputs"]["shown"]["text"] == ["1265 prompts"]
+        assert history["outputs"]["shown"]["text"] == ["1798 prompts"]

@@ -177,7 +177,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_told_of_before_the_first_iterat
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"), [("pictures", "latents of 16x8x8"), ("videos", "its latents have 3 dimensions")]
+    ("kind", "says"), [("pictures", "latents of 32x8x8"), ("videos", "its latents have 3 dimensions")]
 )
 def test_a_vae_of_another_model_is_refused_before_prompts_are_encoded(run_graph, tiny, kind, says):
     graph = distilled(run_name="other vae", vae=["vae", 0]) | {"vae": node("FakeVAE", kind=kind)}
