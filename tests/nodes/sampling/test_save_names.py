@@ -163,9 +163,9 @@ def test_the_node_says_where_it_saved_by_a_short_path_and_the_loader_finds_it(ru
     result = run_graph(graph)
     assert result.success, result.error
     name = f"{datetime.now().year}/student, 4 steps_00001_.safetensors"
-    assert Path(result.value("saved")) == output / "diffusion_models" / name
+    assert Path(result.value("saved")) == output / "loras" / name
     (said,) = result.outputs["saved"]["text"]
-    assert said.startswith(f"saved output/diffusion_models/{name} (") and str(output) not in said
+    assert said.startswith(f"saved output/loras/{name} (") and str(output) not in said
     assert listed() == [name]
     for prefix in ("../x", "CON", ""):
         save["inputs"]["filename_prefix"] = prefix
@@ -177,7 +177,7 @@ def test_a_link_within_output_leads_no_student_out_of_it(run_graph, output, tmp_
     from graphs import node
 
     (tmp_path / "elsewhere").mkdir()
-    (output / "diffusion_models" / "out").symlink_to(tmp_path / "elsewhere")
+    (output / "loras" / "out").symlink_to(tmp_path / "elsewhere")
     save = node("SiDSaveStudent", model=["demo", 0], filename_prefix="out/x", precision="float16")
     result = run_graph({"demo": node("SiDDemoModel", weights="student, 4 steps"), "saved": save})
     assert "Take another filename_prefix" in result.error
