@@ -12,6 +12,7 @@ TITLE_SIZE, CAPTION_SIZE = 19, 15
 LINE = 1.35
 INK, FAINT, PAPER, MARK = "#202124", "#e4e6ea", "white", "#d93025"
 MARK_WIDTH = 3
+COLOURS = 128  # of a sheet that is committed: a palette makes the file a third
 
 
 def contact_sheet(rows: dict[str, Tensor], captions: list[str], marked: Tensor | None = None) -> Image.Image:

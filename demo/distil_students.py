@@ -23,8 +23,9 @@ SETTINGS = {
     "SiDDistill.save_every": 50,
 }
 ITERATIONS = {4: 500, 1: 500}
-GUIDERS = {
-    "lsg": {"class_type": "SiDLSGGuider", "inputs": {"guidance_scale": 3.0, "weaker_strength": 0.0}},
+WORKFLOW = WORKFLOWS / "demo_distil.json"
+LSG = "lsg"  # the workflow's own
+OTHER_GUIDERS = {
     "zero": {"class_type": "SiDZeroCFGGuider", "inputs": {}},
     "anti": {"class_type": "SiDAntiCFGGuider", "inputs": {"fake_guidance_scale": -1.0}},
 }
@@ -32,10 +33,12 @@ COMPARED = ROOT / ".sid" / "students"
 
 
 def graph_with(guidance: str) -> Path:
-    """The workflow with another guider in the place of its own; the same file where it is the same guider."""
-    graph = json.loads((WORKFLOWS / "demo_distil.json").read_text(encoding="utf-8"))
-    (node,) = (node for node in graph.values() if node["class_type"] == GUIDERS["lsg"]["class_type"])
-    guider = GUIDERS[guidance]
+    """The workflow, with another guider in the place of its own unless that is LSG."""
+    if guidance == LSG:
+        return WORKFLOW
+    graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    (node,) = (node for node in graph.values() if node["class_type"] == "SiDLSGGuider")
+    guider = OTHER_GUIDERS[guidance]
     connections = {name: node["inputs"][name] for name in ("model", "positive", "negative")}
     node.update(class_type=guider["class_type"], inputs=connections | guider["inputs"])
     COMPARED.mkdir(parents=True, exist_ok=True)
@@ -46,13 +49,13 @@ def graph_with(guidance: str) -> Path:
 
 def student_file(guidance: str, steps: int) -> Path:
     name = f"{steps}_step{'s' * (steps > 1)}.safetensors"
-    return ASSETS / f"student_{name}" if guidance == "lsg" else COMPARED / f"{guidance}_{name}"
+    return ASSETS / f"student_{name}" if guidance == LSG else COMPARED / f"{guidance}_{name}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--steps", type=int, choices=list(ITERATIONS), help="only the student of that many steps")
-    parser.add_argument("--guidance", choices=list(GUIDERS), default="lsg")
+    parser.add_argument("--guidance", choices=[LSG, *OTHER_GUIDERS], default=LSG)
     parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="for trials")
     parser.add_argument("--name", help="of the run, for trials: nothing is copied into the assets")
     args = parser.parse_args()

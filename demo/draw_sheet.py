@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from contact_sheet import contact_sheet
+from contact_sheet import COLOURS, contact_sheet
 from drawing import Artist, Setting
 from evaluate import student_setting, teacher_setting
 from host import start_comfyui
@@ -33,7 +33,6 @@ SUBJECTS = (
     "umbrella",
 )
 BATCH = 54
-COLOURS = 128  # a palette makes the file a third
 
 
 def draw(setting: Setting) -> Image.Image:

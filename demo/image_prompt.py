@@ -7,15 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from host import ROOT
+from pictures import ASSETS
 from torch import Tensor, nn
 from training import initialize
 
-ADAPTER = ROOT / "demo" / "assets" / "image_prompt.safetensors"
+ADAPTER = ASSETS / "image_prompt.safetensors"
 TOKENS = 16
 DEPTH = 2
 WIDTH = 128  # within the resampler
 WIDER = 2  # the feed-forward layers
+
+
+def preprocessing(clip_vision) -> Callable[[Tensor], Tensor]:
+    """What ComfyUI does to pictures (B, 3, H, W) in [0, 1] before this CLIP_VISION sees them."""
+    from comfy.clip_vision import clip_preprocess
+
+    how = {"size": clip_vision.image_size, "mean": clip_vision.image_mean, "std": clip_vision.image_std}
+    return lambda pictures: clip_preprocess(pictures.movedim(1, -1), **how)
 
 
 @torch.inference_mode()

@@ -35,11 +35,11 @@ def subject_ranks(asked: Tensor, known: Tensor, subjects: tuple[Tensor, Tensor],
 
 def probe_accuracy(asked: Tensor, known: Tensor, asked_styles: Tensor, known_styles: Tensor) -> float:
     """Of a ridge regression onto the styles, fitted to the known (K, D) and asked of others (A, D)."""
-    mean, scale = known.mean(0), known.std(0) + 1e-6
-    asked, known = (torch.nn.functional.pad((x - mean) / scale, (0, 1), value=1.0) for x in (asked, known))
-    wanted = torch.nn.functional.one_hot(known_styles, len(STYLES)).float()
-    penalty = RIDGE * len(known) * torch.eye(known.shape[1])
-    answers = asked @ torch.linalg.solve(known.mT @ known + penalty, known.mT @ wanted)
+    from sid_pack.sid_core.evaluation.linear import ridge_map
+
+    scale = known.std(0) + 1e-6
+    wanted = torch.nn.functional.one_hot(known_styles, len(STYLES))
+    answers = ridge_map(known / scale, wanted, RIDGE * len(known))(asked / scale)
     return (answers.argmax(1) == asked_styles).float().mean().item()
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from contact_sheet import contact_sheet
+from contact_sheet import COLOURS, contact_sheet
 from drawing import Artist
 from features import kept_features
 from host import ROOT, start_comfyui
@@ -41,7 +41,6 @@ SEEDS = 3
 BATCH = 104
 DRAWABLE_SEEDS = (100, 101)
 SHEET_PAIRS = 10
-SHEET_COLOURS = 128  # a palette makes the file a third
 
 
 class Leakage:
@@ -89,9 +88,7 @@ class Leakage:
     def real_scores(self) -> dict[str, Scores]:
         """Of real pictures of the prompts in the styles asked for, most of which the judges know, and of copies."""
         pictures = self.measure.pictures
-        index = torch.full((len(STYLES), len(pictures.captions)), -1)
-        index[pictures.styles, pictures.subjects] = torch.arange(len(pictures.subjects))
-        wished = pictures.image(index[self.pairs.styles, self.pairs.prompts])
+        wished = pictures.image(pictures.grid()[self.pairs.styles, self.pairs.prompts])
         return {
             "real picture of the prompt in the style": self.score(wished),
             "the style picture": self.score(self.style_pictures),
@@ -171,7 +168,7 @@ def sheet(leakage: Leakage, weight: float) -> Image.Image:
             leakage.pairs.prompts[columns], leakage.pairs.shown[columns], leakage.pairs.styles[columns], strict=True
         )
     ]
-    return contact_sheet(rows, names).quantize(SHEET_COLOURS)
+    return contact_sheet(rows, names).quantize(COLOURS)
 
 
 def log(text: str) -> None:

@@ -20,9 +20,7 @@ TITLES = ("layer", "singular values", "σ", "energy", "between styles", "between
 
 def grid_of(pictures: Pictures, styles: tuple[str, ...] = GRID_STYLES, subjects: int = GRID_SUBJECTS) -> Tensor:
     """Indices (S, T) of real pictures: so many subjects, the same every time, each in all of these styles."""
-    index = torch.full((len(STYLES), len(pictures.captions)), -1)
-    index[pictures.styles, pictures.subjects] = torch.arange(len(pictures.subjects))
-    chosen = index[[STYLES.index(style) for style in styles]]
+    chosen = pictures.grid()[[STYLES.index(style) for style in styles]]
     complete = (chosen >= 0).all(0).nonzero()[:, 0]
     order = torch.randperm(len(complete), generator=torch.Generator().manual_seed(0))
     return chosen[:, complete[order[:subjects]]]

@@ -40,6 +40,12 @@ class Pictures:
         subject = self.captions[self.subjects[index]]
         return f"{subject}, {STYLES[self.styles[index]]}" if styled else subject
 
+    def grid(self) -> Tensor:
+        """Index of the picture of each subject in each style: (styles, subjects), -1 where there is none."""
+        index = torch.full((len(STYLES), len(self.captions)), -1)
+        index[self.styles, self.subjects] = torch.arange(len(self.subjects))
+        return index
+
     def where(self, use: int) -> Tensor:
         """Indices of the pictures of one use."""
         return (self.held_out == use).nonzero()[:, 0]

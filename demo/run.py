@@ -16,7 +16,7 @@ from drawing import Artist, Setting
 from evaluate import evaluate, held_out_table, table
 from host import ROOT, load_pack, start_comfyui
 from image_prompt import ADAPTER, image_tokens, prompted, rows_of
-from leakage_trials import WORKING_WEIGHT
+from leakage_trials import TEACHER, WORKING_WEIGHT
 from pictures import ASSETS, STYLES
 from sheet import load_sheet
 from timing import Ticker, in_words
@@ -32,7 +32,6 @@ STUDENT_1 = Setting(1, student=ASSETS / "student_1_step.safetensors", name="stud
 SHIPPED = (TEACHER_50, TEACHER_4, TEACHER_2, STUDENT_4, STUDENT_1)
 # Evaluations of the network for one picture: guidance takes two for each, and some samplers more than one a step.
 FORWARDS = {("dpmpp_2m", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_2", 2): 6, ("lcm", 4): 4, ("lcm", 1): 1}
-STYLED = Setting(10, "dpmpp_2m", "karras", 4.0)
 SHOWN = ("red apple", "cat face", "rocket", "sunflower", "house with garden", "birthday cake")
 STYLE_SUBJECT, STYLED_SUBJECT = "guitar", "red apple"  # what the style pictures show, and what is drawn in their style
 
@@ -218,7 +217,7 @@ class Demo:
             f"{STYLED_SUBJECT} in their style": styled,
             f"{STYLED_SUBJECT} with CleanStyle": cleaned,
         }
-        rows = {title: artist.draw(STYLED, wanted, seed=0, patch=patch).images for title, patch in drawn.items()}
+        rows = {title: artist.draw(TEACHER, wanted, seed=0, patch=patch).images for title, patch in drawn.items()}
         return {f"style pictures: {STYLE_SUBJECT}": shown} | rows
 
 

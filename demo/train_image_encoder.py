@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from host import ROOT, start_comfyui
+from image_prompt import preprocessing
 from pictures import FILE, STYLES, TRAINING, Pictures, at_sizes, load_pictures, placed, words_of
 from regions import GRID, KEPT, load_regions
 from torch import Tensor, nn
@@ -170,8 +171,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     start_comfyui()
-    from comfy.clip_vision import clip_preprocess
-
     from sid_pack.nodes.demo.image_encoder import build_image_encoder
     from sid_pack.sid_core.files.tensors import read_tensors, write_tensors
 
@@ -181,8 +180,7 @@ def main() -> None:
     learner = Learner(encoder.model, pictures.captions).to(args.device)
     if args.start:
         learner.encoder.load_state_dict(read_tensors(args.start)[0])
-    how = {"size": encoder.image_size, "mean": encoder.image_mean, "std": encoder.image_std}
-    lessons = Lessons(pictures, learner, lambda batch: clip_preprocess(batch.movedim(1, -1), **how), args.device)
+    lessons = Lessons(pictures, learner, preprocessing(encoder), args.device)
     groups = [{"params": list(learner.parameters()), "lr": LEARNING_RATE}]
     training = TimedTraining(learner, groups, args.minutes, args.out.with_suffix(".training.pt"))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from host import ROOT, start_comfyui
-from image_prompt import attentions_to, file_weights, new_adapter
+from image_prompt import attentions_to, file_weights, new_adapter, preprocessing
 from pictures import FILE, TRAINING, Pictures, at_sizes, load_pictures, placed
 from torch import Tensor
 from training import TimedTraining, attention_in_float32, default_device
@@ -31,13 +31,10 @@ class Lessons:
     """Batches of training pictures, noised, with what the frozen networks make of them."""
 
     def __init__(self, pictures: Pictures, model, clip, vae, clip_vision, device: torch.device):
-        from comfy.clip_vision import clip_preprocess
-
         self.model, self.clip, self.vae, self.device = model, clip, vae, device
         self.unet = model.model.diffusion_model.requires_grad_(False).to(device)
         self.eye = clip_vision.model.float().requires_grad_(False).to(device)
-        how = {"size": clip_vision.image_size, "mean": clip_vision.image_mean, "std": clip_vision.image_std}
-        self.preprocess = lambda batch: clip_preprocess(batch.movedim(1, -1), **how)
+        self.preprocess = preprocessing(clip_vision)
         self.pictures = pictures
         self.training = pictures.where(TRAINING)
         self.canvases = at_sizes(pictures.images[self.training].movedim(-1, 1)).to(device)

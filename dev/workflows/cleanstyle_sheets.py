@@ -1,5 +1,6 @@
 """The pack's workflows with CleanStyle. All but the demo's run with files of the user's."""
 
+from .demo import PICTURES, SHOWN, SIDE, STYLES_LISTED
 from .sheet import Output, Sheet
 
 STYLE_IMAGE = "example.png"  # every ComfyUI has it; users choose their own
@@ -22,8 +23,6 @@ SDXL_FILES = (
 )
 
 DEMO_ADAPTER = "demo (comes with the pack)"
-DEMO_SIDE, DEMO_PICTURES = 64, 8
-DEMO_SHOWN = 256  # pixels in height
 DEMO_SAMPLER = {"steps": 12, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
 
 
@@ -36,7 +35,7 @@ def demo_cleanstyle() -> Sheet:
         "gives, what it gives with the image prompt, and that with CleanStyle**, all from one seed.\n\n"
         "1. Press **Run**.\n"
         "2. Write another *Prompt*, or another *Prompt of the style picture*: a subject and a style. Styles are "
-        "`shaded`, `retro`, `flat`, `modern`, `inked`, `glossy`, `woodcut`, `simple` and `cartoon`. For a picture of "
+        f"{STYLES_LISTED}. For a picture of "
         "your own put *Load Image* in the place of *Style picture*.\n"
         "3. Does its subject come along? Raise *alpha* of *CleanStyle*. Is the style lost? Lower it.",
         note_height=330,
@@ -47,7 +46,7 @@ def demo_cleanstyle() -> Sheet:
     empty = sheet.add("CLIPTextEncode", "Empty prompt", clip=clip, text="")["CONDITIONING"]
     sheet.column("Style picture")
     wanted = sheet.add("CLIPTextEncode", "Prompt of the style picture", clip=clip, text="rocket, woodcut")
-    latent = sheet.add("EmptyLatentImage", "One picture", width=DEMO_SIDE, height=DEMO_SIDE)["LATENT"]
+    latent = sheet.add("EmptyLatentImage", "One picture", width=SIDE, height=SIDE)["LATENT"]
     drawn = _demo_sampled(sheet, "Draw it", model, wanted["CONDITIONING"], empty, latent)
     style = sheet.add("VAEDecode", "Style picture", samples=drawn, vae=vae)["IMAGE"]
     sheet.column("Image prompt, without and with CleanStyle", width=340)
@@ -56,9 +55,7 @@ def demo_cleanstyle() -> Sheet:
     cleaned = sheet.add("CleanStyle", model=styled)["model"]
     sheet.column("Prompt")
     prompt = sheet.add("CLIPTextEncode", "Prompt", clip=clip, text="elephant")["CONDITIONING"]
-    latents = sheet.add("EmptyLatentImage", "Pictures", width=DEMO_SIDE, height=DEMO_SIDE, batch_size=DEMO_PICTURES)[
-        "LATENT"
-    ]
+    latents = sheet.add("EmptyLatentImage", "Pictures", width=SIDE, height=SIDE, batch_size=PICTURES)["LATENT"]
     sheet.column("Sample three times")
     pictures = [style]
     for title, each in (("By the prompt", model), ("With the image", styled), ("Purified", cleaned)):
@@ -68,9 +65,7 @@ def demo_cleanstyle() -> Sheet:
     first, *others = pictures
     for title, other in zip(("Two pictures", "Three pictures", "Four pictures"), others, strict=True):
         first = sheet.add("ImageStitch", title, image1=first, image2=other, spacing_width=4)["IMAGE"]
-    shown = sheet.add(
-        "ImageScale", "Enlarge 4 times", image=first, upscale_method="lanczos", width=0, height=DEMO_SHOWN
-    )
+    shown = sheet.add("ImageScale", "Enlarge 4 times", image=first, upscale_method="lanczos", width=0, height=SHOWN)
     sheet.add("SaveImage", images=shown["IMAGE"], filename_prefix="cleanstyle/demo", room=320)
     return sheet
 

@@ -1,12 +1,10 @@
 """The pack's workflows."""
 
 from . import cleanstyle_sheets
+from .demo import PICTURES, SHOWN, SIDE, STYLES_LISTED
 from .sheet import Output, Sheet
 
-EMOJI, SHOWN = 64, 256  # pixels
-PICTURES = 8
 PROMPT = "red apple"
-STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 TRAINING_PROMPTS = "emoji_names.txt"
 DEMO_GUIDANCE = 3.0
 PHOTOGRAPH = "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph"
@@ -30,7 +28,7 @@ def demo_sample_student() -> Sheet:
         "4 steps at CFG 1, each in some style. No download, and any CPU will do.\n\n"
         "1. Press **Run**. The pictures appear in *Save Image*; each further run draws others.\n"
         "2. Write another prompt. Names of emoji work best: `sunflower`, `cat face`, `penguin`. A style may follow: "
-        f"`sunflower, cartoon`. There are {', '.join(f'`{style}`' for style in STYLES)}.\n"
+        f"`sunflower, cartoon`. There are {STYLES_LISTED}.\n"
         "3. *steps* 0 means: as the student was trained. Try 1 or 2 and compare.",
         note_height=250,
     )
@@ -39,7 +37,7 @@ def demo_sample_student() -> Sheet:
     sheet.column("Prompt")
     prompt = _prompt(sheet, clip, PROMPT)
     sheet.column("Sample")
-    latent = sheet.add("SiDGenerate", model=model, positive=prompt, width=EMOJI, height=EMOJI, batch_size=PICTURES)
+    latent = sheet.add("SiDGenerate", model=model, positive=prompt, width=SIDE, height=SIDE, batch_size=PICTURES)
     _pictures(sheet, latent["latent"], vae, "sid/student")
     return sheet
 
@@ -130,7 +128,7 @@ def demo_distil() -> Sheet:
     sheet.column("What to learn")
     guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=DEMO_GUIDANCE)
     prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
-    latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=EMOJI, height=EMOJI)
+    latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=SIDE, height=SIDE)
     sheet.column("Distil", width=380)
     student = sheet.add(
         "SiDDistill",
@@ -157,7 +155,7 @@ def demo_distil() -> Sheet:
     )["student"]
     sheet.column("Use the student")
     sheet.add("SiDSaveStudent", model=student, filename_prefix="demo_student")
-    sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=EMOJI, height=EMOJI, batch_size=PICTURES)
+    sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=SIDE, height=SIDE, batch_size=PICTURES)
     _pictures(sheet, sampled["latent"], vae, "sid/distilled")
     return sheet
 
@@ -296,7 +294,7 @@ def _prompt(sheet: Sheet, clip: Output, text: str, title: str = "Prompt") -> Out
 
 def _sample_custom(sheet: Sheet, guider: Output, sampler: Output, sigmas: Output, vae: Output, prefix: str) -> None:
     noise = sheet.add("RandomNoise")["NOISE"]
-    empty = sheet.add("EmptyLatentImage", width=EMOJI, height=EMOJI, batch_size=PICTURES)["LATENT"]
+    empty = sheet.add("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=PICTURES)["LATENT"]
     sheet.column("Sample")
     sampled = sheet.add(
         "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=empty

@@ -1,5 +1,8 @@
 """What the demo's pictures are trained as: in several sizes and places, the same as before on white."""
 
+import runpy
+from pathlib import Path
+
 import pictures
 import torch
 from torch.nn.functional import interpolate
@@ -35,3 +38,10 @@ def test_every_size_and_place_is_drawn_alike():
     small = drawn[ink == 56**2][:, 0]
     tops = (small.amin(2) == 0).float().argmax(1).bincount(minlength=9) / len(small)
     torch.testing.assert_close(tops, torch.full((9,), 1 / 9), atol=0.04, rtol=0)
+
+
+def test_all_call_the_styles_by_the_same_names(comfyui):
+    from sid_pack.nodes.demo.model import STYLES as TOLD_BY_THE_NODE
+
+    in_workflows = runpy.run_path(str(Path(__file__).parents[2] / "dev" / "workflows" / "demo.py"))
+    assert pictures.STYLES == in_workflows["STYLES"] == TOLD_BY_THE_NODE
