@@ -11,31 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from contact_sheet import contact_sheet
 from drawing import Artist, Setting
 from evaluate import evaluate, held_out_table, table
 from host import ROOT, load_pack, start_comfyui
-from image_prompt import ADAPTER, image_tokens, prompted, rows_of
-from leakage_trials import TEACHER, WORKING_WEIGHT
-from pictures import ASSETS, STYLES
-from sheet import load_sheet
+from overview import SHIPPED, SHOWN, STUDENT_4, overview
 from timing import Ticker, in_words
 
 BASE = ROOT / ".sid" / "demo"
 WORKFLOWS = ROOT / "workflows" / "api"
-# The best of some stock samplers; dev/LOG.md has what was tried.
-TEACHER_50 = Setting(50, "dpmpp_2m", "karras", 5.0)
-TEACHER_4 = Setting(4, "dpmpp_sde", "kl_optimal", 5.0)
-TEACHER_2 = Setting(2, "seeds_2", "karras", 4.0)
-STUDENT_4 = Setting(4, student=ASSETS / "student_4_steps.safetensors", name="student")
-STUDENT_1 = Setting(1, student=ASSETS / "student_1_step.safetensors", name="student")
-SHIPPED = (TEACHER_50, TEACHER_4, TEACHER_2, STUDENT_4, STUDENT_1)
 # Evaluations of the network for one picture: guidance takes two for each, and some samplers more than one a step.
-FORWARDS = {("dpmpp_2m", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_2", 2): 6, ("lcm", 4): 4, ("lcm", 1): 1}
-SHOWN = ("red apple", "cat face", "rocket", "sunflower", "house with garden", "birthday cake")
-STYLE_SUBJECT, STYLED_SUBJECT = "guitar", "red apple"  # what the style pictures show, and what is drawn in their style
-
-
+FORWARDS = {("lcm", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_2", 2): 6, ("lcm", 4): 4, ("lcm", 1): 1}
 # What an iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow
 # does, in times that it takes to load ComfyUI here. Both are about the same on any machine.
 ITERATION_FORWARDS = 700
@@ -168,7 +153,8 @@ class Demo:
                 results.append(evaluate(setting, self.artist, self.protocol, self.prompts, seeds=1))
             self.forward_s = results[-1].seconds / results[-1].forwards
         with Ticker(self.say, "drawing the contact sheet"):
-            sheet_file = self.draw_sheet([TEACHER_50, STUDENT_4, STUDENT_1, own])
+            sheet_file = BASE / "output" / "contact_sheet.png"
+            overview((*SHOWN, own)).save(sheet_file, optimize=True)
         self.say(
             f"\n{table(results, self.protocol)}\n\nHeld out of training:\n{held_out_table(results, self.protocol)}"
         )
@@ -177,48 +163,6 @@ class Demo:
             f"{self.args.captions} captions of each kind, a few percent are chance: its table is of more, in five runs."
         )
         self.say(f"Your student: {mine}\nContact sheet: {sheet_file}")
-
-    def draw_sheet(self, settings: list[Setting]) -> Path:
-        """Subjects by styles, for one model after the other."""
-        captions = [f"{subject}, {style}" for subject in SHOWN for style in STYLES]
-        artist = Artist(captions, batch=TRIED_AT_ONCE)
-        rows = {}
-        for setting in settings:
-            pictures = artist.draw(setting, torch.arange(len(captions)), seed=0).images
-            for subject, row in zip(SHOWN, pictures.split(len(STYLES)), strict=True):
-                rows[f"{subject}: {setting.title}"] = row
-        # All models' pictures of a subject below one another.
-        rows = {title: rows[title] for subject in SHOWN for title in rows if title.startswith(f"{subject}: ")}
-        rows |= self.style_rows()
-        file = BASE / "output" / "contact_sheet.png"
-        contact_sheet(rows, list(STYLES)).save(file)
-        return file
-
-    def style_rows(self) -> dict[str, torch.Tensor]:
-        """A style picture of each style, and what the teacher draws by it, before and after CleanStyle."""
-        from sid_pack.nodes.cleanstyle.model import clean
-        from sid_pack.nodes.cleanstyle.purify import Settings
-        from sid_pack.nodes.demo.image_encoder import load_image_encoder
-        from sid_pack.nodes.image_prompts.ip_adapter_files import load_adapter
-
-        pictures = load_sheet()
-        shown = pictures.image(pictures.subjects == pictures.captions.index(STYLE_SUBJECT))
-        adapter = load_adapter(ADAPTER)
-        tokens = image_tokens(adapter, load_image_encoder(), shown)
-
-        def styled(model, rows: slice):
-            return prompted(model, adapter, rows_of(tokens, rows), WORKING_WEIGHT)
-
-        def cleaned(model, rows: slice):
-            return clean(styled(model, rows), Settings())
-
-        artist, wanted = Artist([STYLED_SUBJECT], batch=TRIED_AT_ONCE), torch.zeros(len(STYLES), dtype=torch.long)
-        drawn = {
-            f"{STYLED_SUBJECT} in their style": styled,
-            f"{STYLED_SUBJECT} with CleanStyle": cleaned,
-        }
-        rows = {title: artist.draw(TEACHER, wanted, seed=0, patch=patch).images for title, patch in drawn.items()}
-        return {f"style pictures: {STYLE_SUBJECT}": shown} | rows
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
     python demo/train_image_prompt.py [--minutes 20] [--device cpu]
 
 As IP-Adapters are trained: the picture that is to be drawn is its own image prompt, at another size and place, and its
-caption is given too. So the adapter learns to take along all of a picture, its subject with its style; leakage.py
-measures what that does. UNet and image encoder are frozen: they are those in `assets`, unless --encoder says otherwise.
+caption is given too. Those adapters take along all of a picture, since the captions of the web leave much of it untold.
+The captions here tell everything, so half of them are left out: else the adapter learns next to nothing of the subject.
+leakage.py measures what that does. UNet and image encoder are frozen: they are those in `assets`, unless --encoder says
+otherwise.
 A run that is stopped goes on from its last checkpoint, beside the output file.
 """
 
@@ -23,8 +25,9 @@ from training import TimedTraining, attention_in_float32, default_device
 OUT = ROOT / ".sid" / "image_prompt.safetensors"
 BATCH = 64
 LEARNING_RATE = 1e-3
-DROPPED = 0.05  # of the pictures lack their image, as many their caption, as many both
-STYLE_DROPPED = 1 / 3  # of the captions, as the teacher had them
+IMAGE_DROPPED = 0.1  # of the pictures lack their image, half of these their caption too
+CAPTION_DROPPED = 0.5
+STYLE_DROPPED = 2 / 3  # of the captions
 
 
 class Lessons:
@@ -63,7 +66,8 @@ class Lessons:
 
 def dropped(lot: Tensor) -> tuple[Tensor, Tensor]:
     """Whose image and whose caption is left out, (B,) each, by numbers drawn from 0…1: one, both or the other."""
-    return lot < 2 * DROPPED, (lot >= DROPPED) & (lot < 3 * DROPPED)
+    alone = IMAGE_DROPPED / 2
+    return lot < IMAGE_DROPPED, (lot >= alone) & (lot < alone + CAPTION_DROPPED)
 
 
 def prediction_loss(adapter, lessons: Lessons, layers: list, process, attend: Callable) -> Tensor:

@@ -128,14 +128,14 @@ def test_new_layers_begin_as_the_texts_own_in_the_files_order(demo):
         assert torch.equal(keys.weight, text.to_k.weight) and torch.equal(values.weight, text.to_v.weight)
 
 
-def test_image_caption_and_both_are_dropped_as_often_as_another():
+def test_a_tenth_of_images_and_half_of_captions_are_dropped_and_both_now_and_then():
     from train_image_prompt import dropped
 
     torch.manual_seed(0)
     image, caption = dropped(torch.rand(100_000))
     shares = [(image & ~caption), (image & caption), (~image & caption), (~image & ~caption)]
     found = torch.stack([share.float().mean() for share in shares])
-    torch.testing.assert_close(found, torch.tensor([0.05, 0.05, 0.05, 0.85]), rtol=0, atol=0.004)
+    torch.testing.assert_close(found, torch.tensor([0.05, 0.05, 0.45, 0.45]), rtol=0, atol=0.004)
 
 
 @pytest.mark.parametrize("which", ["image", "caption"])

@@ -71,7 +71,7 @@ WIRES = {"model": ["demo", 0], "positive": ["positive", 0], "negative": ["negati
 @pytest.mark.parametrize("strategy", GUIDERS)
 def test_each_strategy_learns_without_divergence(run_graph, strategy):
     """From scratch; the student ends nearer to the teacher's many-step pictures in their spread than it began."""
-    graph = distilled(iterations=12, batch_size=8, steps=1, run_name=strategy, student_learning_rate=3e-4)
+    graph = distilled(mode="full", iterations=12, batch_size=8, steps=1, run_name=strategy, student_learning_rate=3e-4)
     guider = GUIDERS[strategy]
     graph["guider"] = {**guider, "inputs": guider["inputs"] | WIRES}
     result = run_graph(graph)
@@ -184,7 +184,7 @@ def test_other_weights_of_the_same_architecture_are_refused(run_graph):
 
 
 def test_the_folder_tells_all_about_the_run(run_graph, runs):
-    result = run_graph(distilled(iterations=5, save_every=2, keep_last=2, run_name="told"))
+    result = run_graph(distilled(mode="full", iterations=5, save_every=2, keep_last=2, run_name="told"))
     assert result.success, result.error
     folder = runs / "told"
     assert result.value("distilled", 1) == str(folder)
@@ -356,7 +356,7 @@ def test_a_learning_rate_far_too_high_is_warned_of_on_the_node_and_in_the_metric
 
     monkeypatch.setattr(training, "Health", lambda batch: Health(batch, window=6))
     rates = {"student_learning_rate": 0.02, "fake_learning_rate": 0.02}
-    result = run_graph(distilled(iterations=10, batch_size=2, steps=1, run_name="too high", **rates))
+    result = run_graph(distilled(mode="full", iterations=10, batch_size=2, steps=1, run_name="too high", **rates))
     warned = [row for row in metrics(runs / "too high") if "warning" in row]
     assert "fake_score_lost" in {row["warning"] for row in warned}
     texts = said_on_node(result)

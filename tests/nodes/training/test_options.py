@@ -72,8 +72,8 @@ def test_sizes_that_are_none_are_named(run_graph, sizes):
 
 
 def test_a_run_goes_on_in_neither_another_mode_nor_more_sizes(run_graph):
-    result = run_graph(distilled(run_name="whole"))
+    result = run_graph(distilled(run_name="whole", mode="full"))
     assert result.success, result.error
     more = {"run_name": "whole", "iterations": 4, "existing_run": "continue it"}
     assert "mode: full then, lora now" in run_graph(distilled(mode="lora", **more)).error
-    assert "more_sizes: None then, 32x16x8 now" in run_graph(distilled(more_sizes="64x128", **more)).error
+    assert "more_sizes: None then, 32x16x8 now" in run_graph(distilled(mode="full", more_sizes="64x128", **more)).error
