@@ -192,7 +192,7 @@ def quick_sizes(images: int) -> Sizes:
     return Sizes(batch, whole(images, batch), whole(images // TRIAL_SHARE, batch), (0,), 64, 32, 1)
 
 
-FULL_IMAGES, QUICK_IMAGES = 9600, 160
+FULL_IMAGES, QUICK_IMAGES = 8192, 160
 
 
 def whole(images: int, batch: int) -> int:

@@ -34,12 +34,23 @@ class Head(nn.Module):
         return self.layers(features)[:, 0, 0, 0]
 
 
+class _Enough(Exception):  # noqa: N818  it is no error
+    """What is behind the layer need not be computed."""
+
+
 def features_of(layer: nn.Module, forward: Callable[[], object]) -> Tensor:
-    """What this layer gives while `forward` runs the network that it is in."""
+    """What this layer gives when `forward` runs the network that it is in, which is left there."""
     seen: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+
+    def leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        seen.append(output)
+        raise _Enough
+
+    hook = layer.register_forward_hook(leave)
     try:
         forward()
+    except _Enough:
+        pass
     finally:
         hook.remove()
     (features,) = seen
