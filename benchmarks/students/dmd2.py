@@ -6,7 +6,7 @@ in a run of the student's own sampler (backward simulation, section 4.5). With r
 features tells them from the student's (section 4.3).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from sid_pack.sid_core.data.conditioning import Cond, EncodedPrompts
 from sid_pack.sid_core.method.losses import fake_score_loss
 from sid_pack.sid_core.method.process import VP
 from sid_pack.sid_core.method.sampling import few_step, step_times
-from sid_pack.sid_core.training.distill import Predictor, Predictors, generator_for
+from sid_pack.sid_core.training.distill import Predictors, generator_for
 from sid_pack.sid_core.training.run import Gradients, Run, set_learning_rates
 from sid_pack.sid_core.training.settings import draw_score_times
 
@@ -37,7 +37,7 @@ class Judge:
 
 
 def simulated_input(
-    student: Predictor, cond: Cond, times: Tensor, noises: list[Tensor], process: VP
+    student: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond, times: Tensor, noises: list[Tensor], process: VP
 ) -> tuple[Tensor, Tensor]:
     """What the student is given in the last of `times` when it samples from noises[0] on, and that time as (B,).
 
