@@ -6,6 +6,7 @@ in a run of the student's own sampler (backward simulation, section 4.5). With r
 features tells them from the student's (section 4.3).
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from sid_pack.sid_core.method.losses import fake_score_loss
 from sid_pack.sid_core.method.process import VP
 from sid_pack.sid_core.method.sampling import few_step, step_times
 from sid_pack.sid_core.training.distill import Predictors, generator_for
-from sid_pack.sid_core.training.run import Gradients, Run, set_learning_rates
+from sid_pack.sid_core.training.run import NotFiniteError, Run, diverged, set_learning_rates
 from sid_pack.sid_core.training.settings import draw_score_times
 
 STUDENT_GAN_WEIGHT = 5e-3  # of SDXL's recipe, beside a mean over elements
@@ -130,14 +131,20 @@ def dmd2(
 
 
 def updated(run: Run, network: nn.Module, loss: Tensor) -> float:
-    """One step of the optimizer that the student or the fake score has. → the loss. Raises NotFiniteError."""
+    """One step of the optimizer that the student or the fake score has; → the loss.
+
+    Raises NotFiniteError before it, so that a run that diverges keeps its last good weights.
+    """
     is_student = network is run.student
+    if not loss.isfinite():
+        raise NotFiniteError(diverged(run, f"the {'student' if is_student else 'fake score'}'s loss is"))
     optimizer = run.student_optimizer if is_student else run.fake_optimizer
-    scaler = run.student_scaler if is_student else run.fake_scaler
-    what = "the student's loss is" if is_student else "the fake score's loss is"
-    gradients = Gradients(run, network, optimizer, scaler, what)
-    gradients.add(loss, run.settings.batch)
-    return gradients.apply()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), run.settings.gradient_norm or math.inf)
+    run.torn = True
+    optimizer.step()
+    return loss.item()
 
 
 def advance(run: Run) -> None:

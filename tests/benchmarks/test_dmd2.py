@@ -12,7 +12,7 @@ from torch import nn
 from sid_pack.sid_core.method.guidance import Guidance
 from sid_pack.sid_core.method.sampling import few_step, step_times
 from sid_pack.sid_core.training.distill import Predictors
-from sid_pack.sid_core.training.run import Run
+from sid_pack.sid_core.training.run import NotFiniteError, Run
 from sid_pack.sid_core.training.settings import Settings
 
 CPU = torch.device("cpu")
@@ -85,6 +85,26 @@ def test_a_one_step_student_comes_to_the_teacher_s_gaussians():
     assert means == pytest.approx(MEANS.tolist(), abs=0.15)
     assert gain == pytest.approx(DEVIATION, abs=0.1)
     assert toy.run.fake.means.tolist() == pytest.approx(MEANS.tolist(), abs=0.15)
+
+
+def test_a_run_that_diverges_keeps_its_last_weights():
+    from dmd2 import updated
+
+    toy = Gaussians()
+    toy.train(1)
+    before = [weight.clone() for weight in toy.run.student.parameters()]
+    with pytest.raises(NotFiniteError, match="the student's loss is no longer finite"):
+        updated(toy.run, toy.run.student, toy.run.student.gain * math.nan)
+    assert all(map(torch.equal, before, toy.run.student.parameters()))
+
+
+def test_gradients_are_clipped_to_their_norm():
+    from dmd2 import updated
+
+    toy = Gaussians(replace(SETTINGS, gradient_norm=0.5))
+    updated(toy.run, toy.run.student, 30 * toy.run.student.means[0] + 40 * toy.run.student.gain)
+    assert toy.run.student.means.grad.tolist() == pytest.approx([0.3, 0, 0])
+    assert toy.run.student.gain.grad.item() == pytest.approx(0.4)
 
 
 def test_the_same_seed_trains_the_same_student():
