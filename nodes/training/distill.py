@@ -108,7 +108,7 @@ class SiDDistill(Node):
         process = process_of(model)
         require_trainable(model)
         settings = inputs.settings(guider.guidance)
-        initial = inputs.student and Initial.of(inputs.student, model, inputs.lora())
+        initial = None if inputs.student is None else Initial.of(inputs.student, model, inputs.lora())
         shapes = [tuple(model_latent(model, inputs.latent).shape[1:]), *latent_shapes(model, inputs.more_sizes)]
         identity = identity_of(inputs, model, shapes)
         info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity)

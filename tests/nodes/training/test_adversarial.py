@@ -24,7 +24,7 @@ from sid_pack.sid_core.training.recompute import checkpointed
 from sid_pack.sid_core.training.run import Run
 from sid_pack.sid_core.training.settings import Settings
 
-BATCH, SEED, DROPOUT = 3, 4, 0.4
+BATCH, DROPOUT = 3, 0.4
 LAMBDA, DISCRIMINATOR = 0.7, 1.3
 Weights = dict[str, Tensor]
 
@@ -105,7 +105,7 @@ class Pictures:
         return self.latents[rows], select(self.cond, rows)
 
 
-def settings_for(kind: Kind) -> Settings:
+def settings_for(kind: Kind, seed: int) -> Settings:
     return Settings(
         kind.guidance,
         steps=1,
@@ -113,7 +113,7 @@ def settings_for(kind: Kind) -> Settings:
         fake_learning_rate=0.0,  # so that both roles' losses are of the same fake score
         student_learning_rate=1e-5,
         caption_dropout=DROPOUT,
-        seed=SEED,
+        seed=seed,
         adversarial_weight=LAMBDA,
         discriminator_weight=DISCRIMINATOR,
         adversarial_warm_up=0,
@@ -123,8 +123,8 @@ def settings_for(kind: Kind) -> Settings:
 class Draws:
     """The random numbers of the first iteration, those of the real pictures last."""
 
-    def __init__(self, kind: Kind):
-        draw = generator_for(SEED, 0, 0)
+    def __init__(self, kind: Kind, seed: int):
+        draw = generator_for(seed, 0, 0)
         self.shape = (kind.channels, 8, 8)
 
         def noise() -> Tensor:
@@ -153,7 +153,6 @@ class SecondImplementation:
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if self.kind.make == "sd3":
-            bars = None
             alpha, sigma = 1 - t, t
         else:
             bars = torch.tensor([stable_diffusion_alphas()[int(time)] for time in t])
@@ -170,7 +169,7 @@ class SecondImplementation:
         return (1 - scale) * without + scale * with_words
 
     def logits(self, weights: Weights | None, x_t: Tensor, t: Tensor, cond: dict) -> Tensor:
-        """UNet: what the first block on the way up is given before its skip connection. DiT: the last layer's formula."""
+        """UNet: what the first block on the way up is given, but for the skip. DiT: the last layer's formula."""
         network, seen = self.networks["fake"], []
         last = network.final_layer if self.kind.make == "sd3" else network.output_blocks[0][0]
         hook = last.register_forward_pre_hook(lambda module, inputs: seen.append((module, inputs)))
@@ -258,14 +257,15 @@ def predictors(kind: Kind, networks: dict[str, nn.Module]) -> Predictors:
 
 
 def test_gradients_of_both_roles_equal_a_second_implementation(kind, networks):
-    draws, pictures = Draws(kind), Pictures(kind.channels)
-    assert 0 < int(draws.dropped.sum()) < BATCH
+    # Some captions are dropped, but not all.
+    seed = next(seed for seed in range(100) if 0 < int(Draws(kind, seed).dropped.sum()) < BATCH)
+    draws, pictures = Draws(kind, seed), Pictures(kind.channels)
     second = SecondImplementation(kind, copy.deepcopy(networks), draws)
     expected = {
         "fake": second.gradients("fake", lambda weights: second.fake_loss(weights, pictures)),
         "student": second.gradients("student", second.student_loss),
     }
-    run = Run(networks["student"], networks["fake"], settings_for(kind))
+    run = Run(networks["student"], networks["fake"], settings_for(kind, seed))
     buckets = [Bucket(draws.shape, prompts(), pictures)]
     result = next(distill(run, predictors(kind, networks), buckets, kind.process, torch.device("cpu")))
     assert result.skipped == 0 and 0 < result.discriminator_loss < 10 and 0 < result.adversarial_loss < 10
@@ -383,7 +383,7 @@ def test_the_fake_scores_lora_is_the_discriminator(comfyui):
 
     with torch.inference_mode():
         model = tiny_models.sd15()
-        guider = SiDGuider(model, Guidance.zero_cfg())
+        guider = SiDGuider(model, Guidance.zero_cfg(), None, 0.0)
         guider.set_conds(tiny_models.conditioning(0), tiny_models.conditioning(1))
         with with_gradients():
             process = VP.stable_diffusion("eps")

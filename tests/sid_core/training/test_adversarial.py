@@ -13,7 +13,7 @@ from sid_pack.sid_core.files.checkpoint import Checkpoint
 from sid_pack.sid_core.method.discriminator import pooled
 from sid_pack.sid_core.method.guidance import Guidance
 from sid_pack.sid_core.method.process import VP, Flow
-from sid_pack.sid_core.training.distill import Bucket, distill, generator_for
+from sid_pack.sid_core.training.distill import Bucket, distill
 from sid_pack.sid_core.training.run_state import OtherRunError, checkpoint_of, restore
 from sid_pack.sid_core.training.settings import Settings
 
@@ -80,7 +80,7 @@ class Judged(ToyDistillation):
 
 
 def settings(guidance: Guidance = LSG, **changes) -> Settings:
-    return small(Settings(guidance, **{"steps": 3, **ON, **changes}))
+    return small(Settings(guidance, steps=3), **(ON | changes))
 
 
 # Off.
@@ -108,16 +108,10 @@ def test_what_is_drawn_besides_real_pictures_is_what_a_run_without_draws():
     on, plain = (Judged(settings(fake_updates=2, batch=5), pictures=pictures) for pictures in (True, False))
     watches = [Watch(toy) for toy in (on, plain)]
     on.train(1), plain.train(1)
-    inputs = [[x_t for x_t, _ in watch.student_outputs] for watch in watches]
-    first_step = [x_t for x_t, *_ in zip(*inputs, strict=True)]
-    assert all(torch.equal(a, b) for a, b in zip(*inputs, strict=True)) and len(first_step) > 1
+    ours, theirs = ([x_t for x_t, _ in watch.student_outputs] for watch in watches)
+    assert len(ours) > 1 and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     rows = torch.stack(on.pictures.asked)
     assert rows.shape == (2, 5) and not torch.equal(*rows) and int(rows.max()) < 9
-    # They are the last numbers of the iteration's generator.
-    again = Judged(settings(fake_updates=2, batch=5))
-    again.train(1)
-    assert torch.equal(torch.stack(again.pictures.asked), rows)
-    assert generator_for(0, 0, 0, 1).initial_seed() != generator_for(0, 0, 0, 0).initial_seed()
 
 
 # What it costs.
@@ -178,12 +172,10 @@ def mean_logits(toy: Judged) -> tuple[float, float]:
 def test_a_step_of_the_student_raises_what_the_discriminator_says_of_its_pictures():
     toy = by_itself("student")
     before = mean_logits(toy)
-    result = toy.train(1)[0]
+    toy.train(1)
     after = mean_logits(toy)
     assert after[0] == before[0]
     assert after[1] > before[1] + 1e-4
-    again = toy.train(1)[0]
-    assert again.adversarial_loss < result.adversarial_loss + 0.05
 
 
 def test_a_step_of_the_discriminator_parts_real_from_generated():
@@ -278,7 +270,9 @@ def test_a_sample_whose_logits_are_not_finite_is_left_out_of_the_students_loss()
             return clean, logits
         bad = cond["word"][:, 1].bool()
         seen.append(int(bad.sum()))
-        return clean, torch.where(bad[:, None], logits * math.nan, logits)
+        said = logits.clone()
+        said[bad] = logits[bad] * math.nan  # so that what goes back through them is NaN too
+        return clean, said
 
     toy.predict = replace(toy.predict, fake_with_logits=broken)
     results = toy.train(5)
@@ -288,19 +282,18 @@ def test_a_sample_whose_logits_are_not_finite_is_left_out_of_the_students_loss()
 
 @pytest.mark.parametrize("process", [SD, Flow()], ids=["vp", "flow"])
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, process):
-    """Saved within an iteration, between the updates of the fake score and the student's, in and after the warm-up."""
+    """Saved within an iteration: between two updates of the fake score, and between the last one and the student's."""
     asked = settings(fake_updates=2, adversarial_warm_up=16)
     unbroken = Judged(asked, process)
     expected = unbroken.train(5)
     results, goes_on = [], Judged(asked, process)
-    for stop in (1, 3):
+    for stop, role, updates in ((1, "student", 1), (3, "teacher", 2)):
         broken = goes_on
         results += broken.train(stop - len(results))
-        student = broken.predict.student
-        broken.predict = replace(broken.predict, student=stopped_at(broken, student))
+        broken.predict = replace(broken.predict, **{role: stopped_at(broken, updates, getattr(broken.predict, role))})
         with pytest.raises(KeyboardInterrupt):
             broken.train(1)
-        assert broken.run.fake_updated == 1
+        assert broken.run.fake_updated == updates
         path = tmp_path / f"{stop}.safetensors"
         checkpoint_of(broken.run, {}).write(path)
         goes_on = Judged(asked, process)
@@ -310,19 +303,19 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, process):
     assert equal(goes_on, unbroken)
 
 
-def stopped_at(toy: Judged, student):
-    """Cancelled once the fake score has had its first update in the iteration under way."""
+def stopped_at(toy: Judged, updates: int, predict):
+    """Cancelled once the fake score has had so many updates in the iteration under way."""
 
-    def predict(x_t, t, cond):
-        if toy.run.fake_updated == 1:
+    def stopping(*given):
+        if toy.run.fake_updated == updates:
             raise KeyboardInterrupt
-        return student(x_t, t, cond)
+        return predict(*given)
 
-    return predict
+    return stopping
 
 
 def test_a_run_of_before_goes_on_without_images_and_refuses_new_ones():
-    """Its checkpoint knows neither the settings nor the images; those it had at their defaults, and these not at all."""
+    """Its checkpoint knows neither the settings, which it had at their defaults, nor images, which it did not have."""
     old = ToyDistillation(SD, small(Settings(LSG, steps=2)))
     old.train(1)
     saved = checkpoint_of(old.run, {"base": "toy"})
