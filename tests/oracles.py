@@ -155,8 +155,11 @@ class Watch:
             return clean
 
         scale = toy.run.settings.guidance.teacher
-        toy.predict = Predictors(
-            lambda x_t, t, cond, uncond: guided(one_teacher, x_t, t, cond, uncond, scale), fake, student
+        toy.predict = replace(
+            inner,
+            teacher=lambda x_t, t, cond, uncond: guided(one_teacher, x_t, t, cond, uncond, scale),
+            fake=fake,
+            student=student,
         )
 
     def count(self, role: str, trained: bool) -> int:

@@ -10,6 +10,7 @@ from ...sid_core.training.adapters import LoRASet
 from .attached import NETWORK
 
 KOHYA = "lora_unet_"
+DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
 
 def lora_tensors(model: ModelPatcher, adapters: LoRASet) -> dict[str, Tensor]:
@@ -17,20 +18,30 @@ def lora_tensors(model: ModelPatcher, adapters: LoRASet) -> dict[str, Tensor]:
 
     Raises ValueError for layers that no name of a LoRA file stands for.
     """
-    names = lora_names(model)
+    names = layer_names(model)
     layers = adapters.by_layer()
-    if unnamed := [layer for layer in layers if f"{NETWORK}{layer}.weight" not in names]:
+    if unnamed := [layer for layer in layers if layer not in names]:
         raise ValueError(
             "Choose mode full, or other lora_targets: ComfyUI has no names in LoRA files for "
             f"{len(unnamed)} of this model's layers, such as {unnamed[0]}."
         )
     tensors: dict[str, Tensor] = {}
     for layer, adapter in layers.items():
-        name = names[f"{NETWORK}{layer}.weight"]
-        tensors[f"{name}.lora_down.weight"] = adapter.down.detach().to("cpu", copy=True)
-        tensors[f"{name}.lora_up.weight"] = adapter.up.detach().to("cpu", copy=True)
-        tensors[f"{name}.alpha"] = torch.tensor(adapters.alpha)
+        name = names[layer]
+        tensors[name + DOWN] = adapter.down.detach().to("cpu", copy=True)
+        tensors[name + UP] = adapter.up.detach().to("cpu", copy=True)
+        tensors[name + ALPHA] = torch.tensor(adapters.alpha)
     return tensors
+
+
+def layer_names(model: ModelPatcher) -> dict[str, str]:
+    """layer of the MODEL's network → its name in LoRA files."""
+    suffix = ".weight"
+    return {
+        weight.removeprefix(NETWORK).removesuffix(suffix): name
+        for weight, name in lora_names(model).items()
+        if weight.startswith(NETWORK) and weight.endswith(suffix)
+    }
 
 
 def lora_names(model: ModelPatcher) -> dict[str, str]:

@@ -8,12 +8,10 @@ from torch import Tensor
 
 from ...sid_core.files.tensors import is_finite
 from ...sid_core.training.adapters import TARGETS, find_targets
-from .attached import NETWORK
-from .loras import lora_names
+from .loras import ALPHA, DOWN, UP, layer_names
 
 KINDS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 NAMED = 3  # tensors of each kind of trouble that an error names
-DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -55,14 +53,13 @@ def _lora_shapes(tensors: dict[str, Tensor], model: ModelPatcher) -> Shapes:
 
 def _layers(model: ModelPatcher) -> Iterator[dict[str, torch.nn.Module]]:
     """For each of TARGETS that the MODEL has layers of: these, by their names in LoRA files."""
-    names = lora_names(model)
+    names = layer_names(model)
     for targets in TARGETS:
         try:
             layers = find_targets(model.model.diffusion_model, targets)
         except ValueError:  # it has none of these
             continue
-        keys = {f"{NETWORK}{layer}.weight": module for layer, module in layers.items()}
-        yield {names[key]: module for key, module in keys.items() if key in names}
+        yield {names[layer]: module for layer, module in layers.items() if layer in names}
 
 
 def _require(tensors: dict[str, Tensor], shapes: Shapes) -> None:

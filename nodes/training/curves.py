@@ -6,13 +6,15 @@ from PIL import Image
 
 from ..pictures.charts import Curve, draw_curves
 
-SEED_SPREAD = "seed_spread"
+SEED_SPREAD, DISCRIMINATOR = "seed_spread", "discriminator_loss"
 TITLES = {  # by the metric's name
     "fake_loss": "fake score's loss: level is healthy",
     "student_loss": "student's loss: no measure of quality",
     "spread": "spread of a batch: falling is collapse",
     SEED_SPREAD: "spread across seeds of one prompt: near 0 is collapse",
     "magnitude": "magnitude: climbing is saturation",
+    DISCRIMINATOR: "discriminator's loss: 0.69 is chance, 0 has won",
+    "adversarial_loss": "student against it: 0.69 is chance, lower is better",
 }
 
 
@@ -25,5 +27,9 @@ def draw_metrics(rows: Iterable[Mapping[str, float]]) -> Image.Image:
                 iterations.append(row["iteration"])
                 values.append(row[name])
     return draw_curves(
-        [Curve(TITLES[name], *found, from_zero=name == SEED_SPREAD) for name, found in series.items() if found[0]]
+        [
+            Curve(TITLES[name], *found, from_zero=name in (SEED_SPREAD, DISCRIMINATOR))
+            for name, found in series.items()
+            if found[0]
+        ]
     )

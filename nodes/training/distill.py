@@ -13,6 +13,7 @@ from comfy_api.latest import io
 
 from ...sid_core.files.run_folder import RunFolder
 from ...sid_core.files.student import StudentInfo
+from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
@@ -29,11 +30,12 @@ from ..sampling.loras import lora_tensors
 from ..sampling.patches import before_distilling
 from ..sampling.save_names import RESERVED
 from .encoding import encoded
+from .initial import Initial
 from .inputs import START_OVER, Inputs
 from .loop import Training
 from .memory import Savings
 from .previews import decoder
-from .roles import full_roles, lora_roles
+from .roles import LoRAOptions, Roles, full_roles, lora_roles
 from .trial import require_trainable, try_out
 
 Shape = tuple[int, ...]  # (C, H, W) of latents
@@ -63,6 +65,7 @@ def identity_of(inputs: Inputs, model: ModelPatcher, shapes: list[Shape]) -> dic
         "prompts": inputs.prompts.digest[:16],
         "latent": latent,
         "more_sizes": ", ".join(more) or None,
+        "student": weights_digest(inputs.student) if inputs.student is not None else None,
     } | (asdict(lora) if lora else {})
 
 
@@ -105,6 +108,7 @@ class SiDDistill(Node):
         process = process_of(model)
         require_trainable(model)
         settings = inputs.settings(guider.guidance)
+        initial = None if inputs.student is None else Initial.of(inputs.student, model, inputs.lora())
         shapes = [tuple(model_latent(model, inputs.latent).shape[1:]), *latent_shapes(model, inputs.more_sizes)]
         identity = identity_of(inputs, model, shapes)
         info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity)
@@ -112,7 +116,8 @@ class SiDDistill(Node):
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
         with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
             progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
-            for told in [*before_distilling(teacher), *filter(None, (unusual_size(model, shape) for shape in shapes))]:
+            sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
+            for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
             show = decoder(model, inputs.vae, shapes[0])
             try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info)
@@ -120,7 +125,7 @@ class SiDDistill(Node):
             encodings = [encoded(inputs.clip, inputs.prompts, guider, x, cls.hidden.unique_id) for x in latents]
             if not on_cpu:
                 comfy.model_management.unload_all_models()  # the text encoder has done its part
-            roles = lora_roles(guider, process, lora, savings) if lora else full_roles(guider, process, savings)
+            roles = roles_of(guider, process, lora, savings, initial)
             run = Run(roles.student, roles.fake, settings, loss_scaling=compute_dtype(model) == torch.float16)
             training = Training(
                 run=run,
@@ -141,6 +146,15 @@ class SiDDistill(Node):
             training.train(show)
             student = averaged_student(teacher.model_patcher, run, info, model if lora else None)
         return io.NodeOutput(student, str(folder.path))
+
+
+def roles_of(
+    guider: SiDGuider, process: VP | Flow, lora: LoRAOptions | None, savings: Savings, initial: Initial | None
+) -> Roles:
+    """Of the mode that is asked for, the student beginning as `initial` or as the model itself."""
+    if lora:
+        return lora_roles(guider, process, lora, savings, *([initial.begin] if initial else []))
+    return full_roles(guider, process, savings, initial.with_ordinary_weights() if initial else None)
 
 
 def averaged_student(base: ModelPatcher, run: Run, info: StudentInfo, adapted: ModelPatcher | None) -> ModelPatcher:

@@ -204,6 +204,12 @@ class Inputs:
         absent="",
     )
     options: Any = wire(Options, "From SiD Training Options: what few need to change.", optional=True)
+    student: Any = wire(
+        io.Model,
+        "A trained student of the guider's model, from SiD Load Student or another SiD Distill, to begin from (SiD²A). "
+        "In mode lora a LoRA of the same rank and layers.",
+        optional=True,
+    )
 
     def with_preset(self) -> "Inputs":
         """With the preset's values in place, which are told."""

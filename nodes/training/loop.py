@@ -18,7 +18,7 @@ from ...sid_core.files.atomic import replacing
 from ...sid_core.files.checkpoint import Changes
 from ...sid_core.files.run_folder import RunFolder
 from ...sid_core.method.process import VP, Flow
-from ...sid_core.training.distill import Bucket, StepResult, distill
+from ...sid_core.training.distill import Bucket, StepResult, distill, is_adversarial
 from ...sid_core.training.health import Health, HealthWarning
 from ...sid_core.training.memory import Activations, measure_activations
 from ...sid_core.training.run import NotFiniteError, Run
@@ -113,7 +113,7 @@ class Training:
             weights=self.roles.weights,
             trained=trained,
             batch=run.settings.batch,
-            forwards=forwards_at_once(run.settings.guidance),
+            forwards=forwards_at_once(run.settings.guidance, adversarial=is_adversarial(run.settings, self.buckets)),
         )
         return plan(self.savings, demand, asked, self._activations)
 
@@ -225,7 +225,8 @@ class Training:
             "fake_learning_rate": self.run.fake_optimizer.param_groups[0]["lr"],
         }
         speed = {"images_per_second": round(self.run.settings.batch / max(seconds, 1e-9), 3)}
-        self.folder.metrics.append(asdict(result) | rates | speed)
+        told = {name: value for name, value in asdict(result).items() if value is not None}
+        self.folder.metrics.append(told | rates | speed)
         self._warn(result.iteration, self.health.update(result))
 
     def _warn(self, iteration: int, warnings: Iterable[HealthWarning]) -> None:
@@ -332,8 +333,10 @@ def describe(results: list[StepResult]) -> str:
     """The losses averaged over `results`, and how many samples were left out."""
     student = sum(r.student_loss for r in results) / len(results)
     fake = sum(r.fake_loss for r in results) / len(results)
+    judged = [r.discriminator_loss for r in results if r.discriminator_loss is not None]
+    judge = f", discriminator {sum(judged) / len(judged):.3g}" if judged else ""
     skipped = sum(r.skipped for r in results)
-    return f"loss {student:.3g}, fake score {fake:.3g}" + (f", {skipped} samples not finite" * bool(skipped))
+    return f"loss {student:.3g}, fake score {fake:.3g}{judge}" + (f", {skipped} samples not finite" * bool(skipped))
 
 
 def versions() -> dict[str, str]:

@@ -81,9 +81,13 @@ def plan(savings: Savings, demand: Demand, asked: int, measure: Callable[[], Act
     )
 
 
-def forwards_at_once(guidance: Guidance) -> int:
-    """How many forwards wait for the backward pass of the student's loss: its own, the fake score's, the teacher's."""
-    return 1 + sum(1 if scale in (0, 1) else 2 for scale in (guidance.fake_score, guidance.teacher))
+def forwards_at_once(guidance: Guidance, adversarial: bool = False) -> int:
+    """How many forwards wait for the backward pass of the student's loss: its own, the fake score's, the teacher's.
+
+    adversarial: the fake score is also asked what it says with the captions, which without guidance it else is not.
+    """
+    scores = sum(1 if scale in (0, 1) else 2 for scale in (guidance.fake_score, guidance.teacher))
+    return 1 + scores + int(adversarial and guidance.fake_score == 0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

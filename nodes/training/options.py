@@ -83,6 +83,38 @@ class OptionInputs:
         part=(Settings, "adam_epsilon"),
     )
 
+    adversarial_weight: float = real(
+        DEFAULT["adversarial_weight"],
+        0.0,
+        1e3,
+        1e-4,
+        "Of the share that real images have in what the student learns, with images on SiD Distill. The authors: 1e-4 "
+        "to 1e-2. 0: none, and nothing is spent on it.",
+        absent=DEFAULT["adversarial_weight"],
+        round=1e-9,
+        part=(Settings, "adversarial_weight"),
+    )
+    discriminator_weight: float = real(
+        DEFAULT["discriminator_weight"],
+        1e-6,
+        1e3,
+        0.1,
+        "Of telling real images from the student's, in what the fake score learns. Lower it where the discriminator's "
+        "loss falls to nothing.",
+        absent=DEFAULT["discriminator_weight"],
+        round=1e-9,
+        part=(Settings, "discriminator_weight"),
+    )
+    adversarial_warm_up: int = whole(
+        DEFAULT["adversarial_warm_up"],
+        0,
+        1_000_000_000,
+        "The student's first pictures, in which only the discriminator learns from real images. The authors: 40000, in "
+        "batches of 256.",
+        absent=DEFAULT["adversarial_warm_up"],
+        part=(Settings, "adversarial_warm_up"),
+    )
+
     def settings(self) -> dict:
         """The fields of Settings that they decide."""
         if self.score_time_low > self.score_time_high:
@@ -100,7 +132,8 @@ class SiDTrainingOptions(Node):
             node_id="SiDTrainingOptions",
             display_name="SiD Training Options",
             category="SiD/training",
-            description="For SiD Distill: what few need to change. The defaults are the authors'.",
+            description="For SiD Distill: what few need to change. The defaults are the authors', but for a shorter "
+            "adversarial_warm_up.",
             inputs=widgets(OptionInputs),
             outputs=[Options.Output(display_name="options")],
         )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.method.sampling import few_step, step_times
-from ...sid_core.training.distill import Bucket, Predictor, generator_for
+from ...sid_core.training.batch import Predictor
+from ...sid_core.training.distill import Bucket, generator_for
 from ...sid_core.training.settings import Settings
 from ..host import say
 from ..pictures.grid import labelled_rows

@@ -3,17 +3,21 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...sid_core.data.conditioning import Cond
+from ...sid_core.method.discriminator import pooled
 from ...sid_core.method.guidance import guided, steer_away
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, find_targets
-from ...sid_core.training.distill import Predictor, Predictors
+from ...sid_core.training.batch import Predictor, Predictors
 from ...sid_core.training.recompute import checkpointed
+from ..host.features import EnoughError, watched
 from ..host.model import predictor
 from ..host.weights import open_to_gradients, own_copy
 from ..sampling.guiders import SiDGuider
@@ -44,8 +48,16 @@ class Roles:
     weights: int
 
 
-def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savings: Savings) -> Roles:
+def lora_roles(
+    guider: SiDGuider,
+    process: VP | Flow,
+    options: LoRAOptions,
+    savings: Savings,
+    begin: Callable[[LoRASet], None] = lambda adapters: None,
+) -> Roles:
     """All three on the MODEL's own network, which is neither copied nor changed. Call it inside `with_gradients()`.
+
+    begin: gives the student's adapters other weights than those that change nothing.
 
     The network is the user's, in cache for other nodes, so that everything that is done to it for training is undone
     when `ready()` is left.
@@ -59,15 +71,16 @@ def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savi
         STUDENT: LoRASet(layers, options.student_rank, seed=0).to(device),
         FAKE: LoRASet(layers, options.fake_rank, seed=1).to(device),
     }
+    begin(sets[STUDENT])
     adapters = Adapters(network, sets)
     plain = predictor(model, process)
 
-    def as_role(role: str | None) -> Predictor:
-        def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def as_role(role: str | None, predict: Callable = plain) -> Callable:
+        def predicted(x_t: Tensor, t: Tensor, cond: Cond) -> Any:
             with adapters.role(role):
-                return plain(x_t, t, cond)
+                return predict(x_t, t, cond)
 
-        return predict
+        return predicted
 
     def same_role() -> Callable[[], AbstractContextManager]:
         role = adapters.active
@@ -86,16 +99,24 @@ def lora_roles(guider: SiDGuider, process: VP | Flow, options: LoRAOptions, savi
             yield
 
     weak = predictor(guider.weaker.model, process) if guider.weaker else None
-    predict = Predictors(_guided_teacher(guider, as_role(None), weak), as_role(FAKE), as_role(STUDENT))
+    predict = Predictors(
+        _guided_teacher(guider, as_role(None), weak),
+        as_role(FAKE),
+        as_role(STUDENT),
+        *(as_role(FAKE, judge) for judge in judges(network, plain)),
+    )
     return Roles(
         sets[STUDENT], sets[FAKE], network, predict, ready, size_of(*(m.model for m in models), *sets.values())
     )
 
 
-def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings) -> Roles:
-    """Three networks, two of them trained in float32. Call it inside `with_gradients()`."""
+def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings, initial: ModelPatcher | None = None) -> Roles:
+    """Three networks, two of them trained in float32. Call it inside `with_gradients()`.
+
+    initial: the MODEL that the student begins as; None is the guider's.
+    """
     model = guider.model_patcher
-    student, fake = (own_copy(model, torch.float32) for _ in range(2))
+    student, fake = (own_copy(each, torch.float32) for each in (initial or model, model))
     teacher = own_copy(model)
     weaker = own_copy(guider.weaker) if guider.weaker else None
     for network in (student, fake):
@@ -109,13 +130,41 @@ def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings) -> Roles
             yield
 
     weak = predictor(weaker, process) if weaker else None
+    fake_score = predictor(fake, process)
     predict = Predictors(
         _guided_teacher(guider, predictor(teacher, process), weak),
-        predictor(fake, process),
+        fake_score,
         predictor(student, process),
+        *judges(fake.diffusion_model, fake_score),
     )
     networks = [copy.diffusion_model for copy in (student, fake, teacher, weaker) if copy]
     return Roles(networks[0], networks[1], networks[0], predict, ready, size_of(*networks))
+
+
+def judges(network: nn.Module, predict: Predictor) -> tuple[Callable, Callable]:
+    """A network as the discriminator that it is by its features.
+
+    → (x_t, t, cond) → logits, which ends the forward at the features; and (x_t, t, cond) → (prediction, logits).
+    """
+
+    def alone(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        def enough(features: Tensor) -> None:
+            raise EnoughError(features)
+
+        with watched(network, enough):
+            try:
+                predict(x_t, t, cond)
+            except EnoughError as end:
+                return pooled(end.features)
+        raise RuntimeError("a forward has not come by the network's features")
+
+    def both(x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        seen: list[Tensor] = []
+        with watched(network, seen.append):
+            clean = predict(x_t, t, cond)
+        return clean, pooled(seen[0])
+
+    return alone, both
 
 
 def size_of(*modules: nn.Module) -> int:

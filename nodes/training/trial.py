@@ -8,6 +8,7 @@ same code that does it later on.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import comfy.ldm.flux.layers
 import comfy.model_management
@@ -23,6 +24,7 @@ from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
 from ..host import say
 from ..host.conditioning import conditioning_tensors
+from ..host.features import require_features
 from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
 from ..sampling.loras import lora_tensors
@@ -35,10 +37,15 @@ EVERY_LAYER = LoRAOptions(1, 1, "all linear and convolution layers")
 CHANGED_IN_PLACE = (comfy.ldm.flux.layers.DoubleStreamBlock, comfy.ldm.flux.layers.SingleStreamBlock)
 
 
-def require_trainable(model: ModelPatcher) -> None:
-    """Raise ValueError for families that are known not to give right gradients, by the blocks that they are made of."""
+def require_trainable(model: ModelPatcher, adversarial: bool = False) -> None:
+    """Raise ValueError for families that are known not to give right gradients, by the blocks that they are made of.
+
+    adversarial: whether its features are to be a discriminator's as well.
+    """
     if any(isinstance(module, CHANGED_IN_PLACE) for module in model.model.diffusion_model.modules()):
         raise ValueError(_another_model(model, "its blocks change tensors that the backward pass needs"))
+    if adversarial:
+        require_features(model)
 
 
 def try_out(
@@ -49,6 +56,7 @@ def try_out(
     shapes: Sequence[tuple[int, ...]],
     settings: Settings,
     info: StudentInfo,
+    adversarial: bool = False,
 ) -> None:
     """A picture of each size from the student, an iteration's way back to it, and what is handed on at a run's end.
 
@@ -65,7 +73,8 @@ def try_out(
     _require_student(model, teacher, roles, lora, info)
     small = tuple(min(side, SMALL) for side in shapes[0][1:])
     trials = [(_draw, shape) for shape in shapes]
-    trials.append((_learn if lora else _learn_with_all_weights, (shapes[0][0], *small)))
+    learn = _learn if lora else _learn_with_all_weights
+    trials.append((partial(learn, adversarial=adversarial), (shapes[0][0], *small)))
     for trial, shape in trials:
         fits = False
         try:
@@ -116,7 +125,7 @@ def _draw(model: ModelPatcher, roles: Roles, process: VP | Flow, sample: _Sample
         roles.predict.student(sample.x_t, sample.t, sample.cond)
 
 
-def _learn(model: ModelPatcher, roles: Roles, process: VP | Flow, sample: _Sample) -> None:
+def _learn(model: ModelPatcher, roles: Roles, process: VP | Flow, sample: _Sample, adversarial: bool) -> None:
     """From the student through both scores and back: what an iteration differentiates."""
     weights = [weight for weight in (*roles.student.parameters(), *roles.network.parameters()) if weight.requires_grad]
     with _refused(lambda reason: _another_model(model, f"its backward pass fails: {reason}")):
@@ -124,17 +133,22 @@ def _learn(model: ModelPatcher, roles: Roles, process: VP | Flow, sample: _Sampl
         x_t = process.diffuse(picture, sample.x_t, sample.t)
         scores = roles.predict.fake(x_t, sample.t, sample.cond)
         scores = scores + roles.predict.teacher(x_t, sample.t, sample.cond, sample.cond)
-        gradients = torch.autograd.grad(scores.mean(), weights, allow_unused=True)
+        loss = scores.mean()
+        if adversarial:
+            loss = loss + roles.predict.discriminator(x_t, sample.t, sample.cond).mean()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     if all(gradient is None for gradient in gradients):
         raise ValueError(_another_model(model, "no gradient reaches its weights"))
 
 
-def _learn_with_all_weights(model: ModelPatcher, roles: Roles, process: VP | Flow, sample: _Sample) -> None:
+def _learn_with_all_weights(
+    model: ModelPatcher, roles: Roles, process: VP | Flow, sample: _Sample, adversarial: bool
+) -> None:
     """Its weights are copies while roles are ready, so what is set on them here is gone with these."""
     for weight in roles.network.parameters():
         if weight.is_floating_point() and not weight.is_inference():
             weight.requires_grad_(True)
-    _learn(model, roles, process, sample)
+    _learn(model, roles, process, sample, adversarial)
 
 
 @contextmanager

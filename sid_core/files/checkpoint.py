@@ -76,10 +76,11 @@ def differences(then: Checkpoint, now: Checkpoint, defaults: dict[str, Any]) -> 
     """What one run's settings, identity and further parts are in a saved one, and in this one.
 
     Settings that the saved run's version did not know yet, it had at their defaults. Of its identity, what it did not
-    know is not compared.
+    know and what has no default is not compared.
     """
     before = defaults | then.settings | then.identity | {"further": then.further}
-    after = now.settings | {key: value for key, value in now.identity.items() if key in then.identity}
+    known = defaults.keys() | then.identity.keys()
+    after = now.settings | {key: value for key, value in now.identity.items() if key in known}
     before, after = as_written(before), as_written(after | {"further": now.further})
     names = before.keys() | after.keys()
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
@@ -100,8 +101,9 @@ def _facts(metadata: dict[str, str]) -> dict[str, Any]:
     odd = [name for name, value in read.items() if not isinstance(value, list if name == "further" else dict)]
     counters = {"fake_updated": 0, "fake_loss": 0.0} | (read["counters"] if not odd else {})
     odd += [name for name in ("iteration", "images", "fake_updated") if not is_count(counters.get(name))]
-    if odd or not is_number(counters["fake_loss"]):
-        raise ValueError(f"{', '.join(odd) or 'fake_loss'} is not what a run has")
+    odd += [name for name in ("fake_loss", "discriminator_loss") if not is_number(counters.get(name, 0.0))]
+    if odd:
+        raise ValueError(f"{', '.join(odd)} is not what a run has")
     return read | {"counters": counters}
 
 

@@ -8,7 +8,7 @@ strategy have, so the previews remain what to look at. dev/LOG.md has the number
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from .distill import StepResult
@@ -36,6 +36,9 @@ LOST_FAKE_LOSS = 1.0
 # under Zero-CFG and 9 in the first iterations under Anti-CFG, where they differ by their guidance from the beginning
 # (which other models may do more: hence the growth). A fake score that does not learn at all: below 1e-4.
 RATIO_HIGH, RATIO_GROWTH, RATIO_LOW = 20.0, 5.0, 0.01
+# log 2 by chance. Most of the times that pictures are compared at leave little of them to see, so a discriminator is
+# far above this even where it is good.
+WON_DISCRIMINATOR_LOSS = 0.05
 # Teacher and fake score begin equal, with a student's loss of 0. At learning rates of 1e-6 they part slowly.
 PATIENCE = 500
 
@@ -56,6 +59,9 @@ MESSAGES = {
     "the fake score's, which does not keep up with the student.",
     "no_signal": "Raise fake_learning_rate: the student's loss is {0:.2g} of the fake score's. Teacher and fake score "
     "say the same, so the student only learns from rounding errors.",
+    "discriminator_won": "Lower discriminator_weight of SiD Training Options or fake_learning_rate, or use more "
+    "images: the discriminator's loss is {0:.2g}, where 0.69 is chance. It always tells images from the student's "
+    "pictures, and so no longer shows the student the way to them.",
 }
 
 
@@ -79,14 +85,14 @@ class Health:
 
     def recall(self, rows: Iterable[Mapping[str, Any]], *, warnings: bool) -> None:
         """Take in the metrics of a run that goes on. warnings: those given then are not given again."""
-        names = [field.name for field in fields(StepResult)]
+        names = {field.name: field.default is MISSING for field in fields(StepResult)}
         for row in rows:
             if "warning" in row:
                 self.warned |= {row["warning"]} if warnings else set()
             elif "seed_spread" in row:
                 self._seeds = self._seeds or row["seed_spread"]
-            elif all(row.get(name) is not None for name in names):
-                self._take(StepResult(**{name: row[name] for name in names}))
+            elif all(row.get(name) is not None for name, required in names.items() if required):
+                self._take(StepResult(**{name: row[name] for name in names if name in row}))
 
     def update(self, result: StepResult) -> list[HealthWarning]:
         """The warnings that this result is the first to give reason for."""
@@ -130,6 +136,9 @@ class Health:
             "fake_score_behind": (ratio, ratio > too_high),
             "no_signal": (ratio, ratio < RATIO_LOW and self._recent[-1].iteration >= PATIENCE),
         }
+        judging = [r.discriminator_loss for r in self._recent]
+        if None not in judging:
+            judged["discriminator_won"] = (_mean(judging), _mean(judging) < WON_DISCRIMINATOR_LOSS)
         return {kind: value for kind, (value, is_bad) in judged.items() if is_bad}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..method.ema import EMA
 from .settings import ADAM, ADAM_8_BIT, Settings, learning_rate_factor
+from .shares import Share
 
 # The library's own 65,536 is for losses that are means; these are sums over the elements of a latent. It grows sooner,
 # for the student's gradients are a difference of two scores, and small.
@@ -34,9 +35,9 @@ class Run:
 
     student, fake: their trained parameters are float32. loss_scaling: for networks that compute in float16, whose
     gradients would else vanish; a step whose scaled gradients overflow is left out, and the scale lowered.
-    fake_updated, fake_loss: how many of its updates the fake score has had in the iteration under way, and the last
-    loss, so that a run saved in between does not give it these twice. torn: weights are being changed; a run that was
-    stopped there is not to be saved. further: what else belongs to the state, by name.
+    fake_updated, fake_loss, discriminator_loss: how many of its updates the fake score has had in the iteration under
+    way, and the last losses, so that a run saved in between does not give it these twice. torn: weights are being
+    changed; a run that was stopped there is not to be saved. further: what else belongs to the state, by name.
     """
 
     student: nn.Module
@@ -47,6 +48,7 @@ class Run:
     images: int = 0
     fake_updated: int = 0
     fake_loss: float = 0.0
+    discriminator_loss: float | None = None
     torn: bool = False
     further: dict[str, Stateful] = field(default_factory=dict)
     student_optimizer: torch.optim.Optimizer = field(init=False)
@@ -128,21 +130,27 @@ class Gradients:
         what: str,
     ):
         self.run, self.network, self.optimizer, self.scaler, self.what = run, network, optimizer, scaler, what
-        self.loss, self.samples = 0.0, 0
+        self.loss, self.samples, self.adversarial = 0.0, 0, None
         optimizer.zero_grad(set_to_none=True)
 
-    def add(self, loss: Tensor, samples: int) -> None:
-        """Take in the mean loss over so many samples."""
-        if samples == 0:
+    def add(self, share: Share) -> None:
+        """Take in what a micro-batch adds."""
+        if share.samples == 0:
             return
-        if not loss.isfinite():
+        if not share.loss.isfinite():
             raise NotFiniteError(diverged(self.run, self.what))
-        self.scaler.scale(loss * (samples / self.run.settings.batch)).backward()
-        self.loss += float(loss.detach()) * samples
-        self.samples += samples
+        self.scaler.scale(share.loss * (share.samples / self.run.settings.batch)).backward()
+        self.loss += float(share.score.detach()) * share.samples
+        self.samples += share.samples
+        if share.adversarial is not None:
+            self.adversarial = (self.adversarial or 0.0) + float(share.adversarial.detach()) * share.samples
+
+    def told(self) -> float | None:
+        """The mean of the shares' adversarial losses; None where they have none."""
+        return None if self.adversarial is None else self.adversarial / self.samples
 
     def apply(self) -> float:
-        """Do the step; → the mean loss over all samples. The run is torn until the caller has noted it down."""
+        """Do the step; → the mean of SiD's own loss. The run is torn until the caller has noted it down."""
         if self.samples == 0:
             raise NotFiniteError(diverged(self.run, self.what))
         self.scaler.unscale_(self.optimizer)

@@ -13,6 +13,8 @@ from .settings import Settings
 
 # What may change within a run. Everything else would leave a student that no settings describe.
 APPLIED = ("student_learning_rate", "fake_learning_rate")
+# Parts of an identity that runs of earlier versions did without.
+NONE_BEFORE = {"images": None, "student": None}
 INNER = "/"  # between the names of an optimizer's value that is a dict, as the 8-bit one's
 
 
@@ -54,7 +56,7 @@ def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Chang
             f"does not know ({', '.join(newer):.200})."
         )
     now = Checkpoint({}, {}, run.settings.as_dict(), identity, {}, sorted(run.further))
-    defaults = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
+    defaults = {field.name: field.default for field in fields(Settings) if field.default is not MISSING} | NONE_BEFORE
     changes = differences(checkpoint, now, defaults)
     if refused := {key: change for key, change in changes.items() if key not in APPLIED}:
         listed = ", ".join(f"{key}: {then} then, {now} now" for key, (then, now) in sorted(refused.items()))
@@ -78,6 +80,7 @@ def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Chang
     counters = checkpoint.counters
     run.iteration, run.images = counters["iteration"], counters["images"]
     run.fake_updated, run.fake_loss = counters["fake_updated"], counters["fake_loss"]
+    run.discriminator_loss = counters.get("discriminator_loss")
     return changes
 
 
@@ -96,7 +99,8 @@ def _require_the_same_weights(run: Run, checkpoint: Checkpoint) -> None:
 
 def counters_of(run: Run) -> dict[str, Any]:
     """How far a run is."""
-    return {name: getattr(run, name) for name in ("iteration", "images", "fake_updated", "fake_loss")}
+    counters = {name: getattr(run, name) for name in ("iteration", "images", "fake_updated", "fake_loss")}
+    return counters | ({} if run.discriminator_loss is None else {"discriminator_loss": run.discriminator_loss})
 
 
 def _is_finite(run: Run) -> bool:

@@ -30,6 +30,9 @@ RANGES = {
     "gradient_norm": (0, math.inf),
     "adam_beta2": (0, 1 - 1e-9),
     "adam_epsilon": (SMALLEST, math.inf),
+    "adversarial_weight": (0, math.inf),
+    "discriminator_weight": (SMALLEST, math.inf),
+    "adversarial_warm_up": (0, math.inf),
 }
 # What nodes call a setting that has a longer or shorter name here.
 SHOWN_NAMES = {"batch": "batch_size", "ema_half_life_images": "ema_half_life"}
@@ -44,6 +47,12 @@ class Settings:
     `learning_rate_factor`), Adam's β2 with β1 = 0 and its ε. fake_updates: of the fake score for each of the student's
     (SiD: 1; DMD2, arXiv 2405.14867: 5 to 10). ema_half_life_images: 0 is off. caption_dropout: share of ∅-prompts while
     the fake score is trained with κ1 ≠ 0. gradient_norm: to clip to; 0 is off.
+
+    With real pictures (`Bucket.images`) there is an adversarial term too. adversarial_weight: λ of the student's share
+    against SiD's loss; SiDA 1e-4, few-step SiD about 1e-3, SiD-DiT 1e-2; 0 is off. discriminator_weight: of the
+    discriminator's share against the fake score's regression (SiD-DiT: 1). adversarial_warm_up: images at a run's start
+    in which only the discriminator learns from real pictures. SiD-DiT: 40 k at batch 256 and learning rates of 1e-6; a
+    LoRA's are higher, and its runs shorter.
     """
 
     guidance: Guidance
@@ -65,6 +74,9 @@ class Settings:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     seed: int = 0
+    adversarial_weight: float = 1e-3
+    discriminator_weight: float = 1.0
+    adversarial_warm_up: int = 1000
 
     def __post_init__(self) -> None:
         """Raises ValueError for what can't be trained with, NaN and infinities included."""

@@ -14,6 +14,9 @@ ALL = {
     "score_time_low": 50,
     "score_time_high": 700,
     "adam_epsilon": 1e-6,
+    "adversarial_weight": 0.02,
+    "discriminator_weight": 0.5,
+    "adversarial_warm_up": 64,
 }
 
 

@@ -1,7 +1,7 @@
 """The training iteration: a problem with a known answer, a second implementation, and what it costs."""
 
 import math
-from dataclasses import astuple
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from sid_pack.sid_core.data.conditioning import PromptSet
 from sid_pack.sid_core.method.guidance import Guidance
 from sid_pack.sid_core.method.process import VP, Flow, Process
 from sid_pack.sid_core.method.sampling import few_step, step_times
-from sid_pack.sid_core.training.distill import Bucket, Predictors, distill, generator_for
+from sid_pack.sid_core.training.distill import Bucket, Predictors, StepResult, distill, generator_for
 from sid_pack.sid_core.training.run import Run
 from sid_pack.sid_core.training.settings import Settings
 
@@ -329,6 +329,11 @@ def test_between_iterations_every_trained_weight_can_be_trained():
     assert all(weight.requires_grad for network in (toy.run.student, toy.run.fake) for weight in network.parameters())
 
 
+def told(result: StepResult) -> dict[str, float]:
+    """What there is of it: the adversarial losses are of runs with real pictures alone."""
+    return {name: value for name, value in asdict(result).items() if value is not None}
+
+
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -341,7 +346,7 @@ def test_micro_batches_learn_what_the_whole_batch_does(size, broken):
     in_parts = distill(split.run, split.predict, split.buckets, SD, torch.device("cpu"), micro_batch=size)
     skipped = 0
     for _, expected, result in zip(range(8), whole.iterations(), in_parts, strict=False):
-        assert astuple(result) == pytest.approx(astuple(expected), rel=1e-9)
+        assert told(result) == pytest.approx(told(expected), rel=1e-9)
         skipped += result.skipped
     assert bool(skipped) == broken
     torch.testing.assert_close(split.weights(), whole.weights(), rtol=1e-9, atol=1e-12)

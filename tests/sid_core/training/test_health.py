@@ -105,6 +105,30 @@ def test_a_student_without_a_signal_is_named_only_once_it_had_its_time():
     assert kinds(slow[:450]) == []
 
 
+def test_a_discriminator_that_has_won_for_a_whole_window_is_named_with_what_to_lower():
+    judged = [replace(r, discriminator_loss=0.6, adversarial_loss=0.9) for r in well(100)]
+    assert kinds(judged) == []
+    won = [r if r.iteration < 50 else replace(r, discriminator_loss=0.01, adversarial_loss=5.0) for r in judged]
+    ((iteration, named),) = kinds(won)
+    assert named == "discriminator_won" and 50 < iteration < 50 + 30
+    health = Health(BATCH)
+    (warning,) = [warning for result in won for warning in health.update(result)]
+    assert "Lower discriminator_weight" in warning.message and "fake_learning_rate" in warning.message
+    # Some iterations have no such loss, as where their size has no images: of these nothing is known.
+    assert kinds([replace(r, discriminator_loss=None) if r.iteration % 20 == 0 else r for r in won]) == []
+
+
+def test_a_run_with_images_goes_on_from_its_metrics():
+    """Rows lack what an iteration did not have."""
+    won = [replace(r, discriminator_loss=0.01, adversarial_loss=5.0) for r in well(40)]
+    won[:10] = [replace(r, adversarial_loss=None) for r in won[:10]]
+    health = Health(BATCH)
+    health.recall(
+        [{name: value for name, value in asdict(r).items() if value is not None} for r in won[:29]], warnings=True
+    )
+    assert kinds(won[29:], health) == [(30, "discriminator_won")]
+
+
 def test_seeds_that_no_longer_matter_are_told_of_once():
     health = Health(BATCH)
     looks = [[warning.kind for warning in health.look(spread)] for spread in (0.4, 0.5, 0.041, 0.039, 0.01)]
@@ -125,7 +149,7 @@ def test_seeds_that_no_longer_matter_are_told_of_once():
 
 def test_every_kind_has_been_seen_in_a_test():
     seen = {"seeds", "nan", "collapse", "saturation", "fake_score_lost", "fake_score_behind", "no_signal"}
-    assert seen == MESSAGES.keys()
+    assert seen | {"discriminator_won"} == MESSAGES.keys()
 
 
 def test_a_single_bad_iteration_is_no_illness():
