@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.conditioning import Cond, EncodedPrompts, replace_rows, select
+from ..data.pairs import RealPictures
 from ..method.guidance import guided
 from ..method.losses import fake_score_loss, student_loss
 from ..method.process import Process
@@ -45,10 +46,14 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One size of picture: (C, …) of its latents in the network's own scale, and the prompts encoded for it."""
+    """One size of picture: (C, …) of its latents in the network's own scale, and the prompts encoded for it.
+
+    images: real pictures of this size, with captions of their own.
+    """
 
     latent_shape: tuple[int, ...]
     prompts: EncodedPrompts
+    images: RealPictures | None = None
 
 
 @dataclass(frozen=True)
