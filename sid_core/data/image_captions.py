@@ -56,8 +56,8 @@ def _decoded(value: object) -> str:
     if kind == UTF_16:
         # In the byte order of the file, or not: most letters have a zero in their upper half.
         order = "utf-16-be" if text[::2].count(0) >= text[1::2].count(0) else "utf-16-le"
-        return text.decode(order, "replace")
-    return (text if kind in (b"ASCII\0\0\0", bytes(8)) else value).decode("utf-8", "replace")
+        return text.decode(order, "ignore")
+    return (text if kind in (b"ASCII\0\0\0", bytes(8)) else value).decode("utf-8", "ignore")
 
 
 def _xmp_description(image: Image.Image) -> str:
@@ -65,6 +65,6 @@ def _xmp_description(image: Image.Image) -> str:
     data = data.encode() if isinstance(data, str) else data
     if not isinstance(data, bytes) or len(data) > MOST_XMP:
         return ""
-    description = XMP_DESCRIPTION.search(data.decode("utf-8", "replace"))
+    description = XMP_DESCRIPTION.search(data.decode("utf-8", "ignore"))
     text = description and XMP_TEXT.search(description[1])
     return html.unescape(text[1]) if text else ""

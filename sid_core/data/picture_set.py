@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .image_captions import caption_within
 from .image_sources import read_image
-from .pictures import Size, UnusablePictureError, decode, from_values, opened, require_usable, upright_size
+from .pictures import Size, UnusablePictureError, decode, from_values, opened, require_usable
 from .prompts import PromptFile, write_prompts
 from .text_files import TextFile
 
@@ -82,8 +82,7 @@ class Gathering:
         try:
             data = read_image(file)
             with opened(data) as image:
-                size = upright_size(image)
-                require_usable(image)
+                size = require_usable(image)
                 caption, origin = (caption, origin) if caption else (caption_within(image), WITHIN)
         except UnusablePictureError as error:
             self.skip(file.name, str(error))

@@ -55,22 +55,24 @@ def decode(data: bytes) -> Image.Image:
     Colour profiles are not applied. Raises UnusablePictureError.
     """
     with opened(data) as image:
-        turn = TURNS.get(_orientation(image))
         image.load()
         rgb = _rgb(image)
+        turn = TURNS.get(_orientation(image))
         return rgb if turn is None else rgb.transpose(turn)
 
 
-def upright_size(image: Image.Image) -> Size:
-    """Of a picture as `opened` gives it, once it is turned upright."""
-    return image.size[::-1] if _orientation(image) >= 5 else image.size
+def require_usable(image: Image.Image) -> Size:
+    """Read all of an opened picture's data, for what may be wrong with it; → its size once it is upright.
 
-
-def require_usable(image: Image.Image) -> None:
-    """Read all of an opened picture's data, for what may be wrong with it; at a small size where that saves time."""
-    image.draft(None, (image.width // 8, image.height // 8))
+    Where that saves time, the picture itself is made smaller.
+    """
+    width, height = image.size
+    if is_jpeg := image.format in ("JPEG", "MPO"):
+        image.draft(None, (width // 8, height // 8))
     image.load()
     _rgb(image)
+    size = (width, height) if is_jpeg else image.size
+    return size[::-1] if _orientation(image) >= 5 else size
 
 
 def from_values(values: np.ndarray) -> Image.Image:
@@ -84,7 +86,8 @@ def from_values(values: np.ndarray) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, as EXIF has it; 1 where nothing that makes sense is said."""
+    """1 to 8, as EXIF has it; 1 where nothing that makes sense is said. To be asked once the picture is loaded: PIL
+    turns TIFFs itself while it loads them, and then says 1."""
     try:
         said = image.getexif().get(ORIENTATION, 1)
     except Exception:  # noqa: BLE001  whatever is wrong with it, the picture itself may be whole
