@@ -6,6 +6,7 @@ from .cleanstyle import conditioning as cleanstyle_conditioning
 from .cleanstyle import model as cleanstyle
 from .cleanstyle import spectrum as cleanstyle_spectrum
 from .demo import node as demo
+from .evaluation import node as evaluation
 from .image_prompts import ip_adapter
 from .sampling import few_step as sampling
 from .sampling import guiders, students
@@ -14,6 +15,6 @@ from .training import distill, options, prompts
 
 class SiDExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (sampling, guiders, prompts, distill, options, students, demo)
+        modules = (sampling, guiders, prompts, distill, options, evaluation, students, demo)
         modules += (cleanstyle, ip_adapter, cleanstyle_conditioning, cleanstyle_spectrum)
         return [node for module in modules for node in module.NODES]
