@@ -11,10 +11,11 @@ from .image_prompts import ip_adapter
 from .sampling import few_step as sampling
 from .sampling import guiders, students
 from .training import distill, options, prompts
+from .training import evaluation as training_evaluation
 
 
 class SiDExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (sampling, guiders, prompts, distill, options, evaluation, students, demo)
+        modules = (sampling, guiders, prompts, distill, options, training_evaluation, evaluation, students, demo)
         modules += (cleanstyle, ip_adapter, cleanstyle_conditioning, cleanstyle_spectrum)
         return [node for module in modules for node in module.NODES]

@@ -49,7 +49,8 @@ class ImageFeatures:
 
     def _see(self, pictures: Tensor) -> tuple[str, Tensor]:
         """Which output, and it."""
-        seen = self.clip_vision.encode_image(pictures, crop=False)
+        with torch.inference_mode():  # in which the host has loaded its weights
+            seen = self.clip_vision.encode_image(pictures, crop=False)
         embeds = getattr(seen, "image_embeds", None)
         if isinstance(embeds, Tensor) and embeds.ndim == 2:
             return "image_embeds", embeds.float().cpu()

@@ -1,5 +1,6 @@
 """Numbers of several things side by side, as bars with their intervals."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ def draw_bars(panels: Sequence[Bars], columns: int = 2) -> Image.Image:
 def _panel(panel: Bars, height: int) -> Image.Image:
     sheet = Image.new("RGB", (PANEL, height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((10, 10), panel.title, INK, font)
+    draw.text((10, 10), _drawable(panel.title), INK, font)
     ends = [value + sign * (margin or 0) for _, value, margin in panel.values if value is not None for sign in (-1, 1)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     span = (high - low) or 1.0
@@ -45,10 +46,10 @@ def _panel(panel: Bars, height: int) -> Image.Image:
     draw.line([(place(0), TOP - 4), (place(0), height - BOTTOM)], FAINT)
     for i, (label, value, margin) in enumerate(panel.values):
         middle = TOP + BAR * i + BAR // 2
-        cut = label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
-        draw.text((left - 8, middle), cut, INK, font, anchor="rm")
+        cut = label if len(label) <= LONGEST else label[: LONGEST - 2] + "..."
+        draw.text((left - 8, middle), _drawable(cut), INK, font, anchor="rm")
         if value is None:
-            draw.text((left + 4, middle), "–", INK, font, anchor="lm")
+            draw.text((left + 4, middle), "none", INK, font, anchor="lm")
             continue
         ends = sorted((place(0), place(value)))
         draw.rectangle([ends[0], middle - 7, ends[1], middle + 7], LINE)
@@ -56,3 +57,8 @@ def _panel(panel: Bars, height: int) -> Image.Image:
             draw.line([(place(value - margin), middle), (place(value + margin), middle)], SMOOTH, 2)
         draw.text((PANEL - RIGHT + 6, middle), f"{value:.3g}", INK, font, anchor="lm")
     return sheet
+
+
+def _drawable(text: str) -> str:
+    """Without accents, which Pillow's own font has not."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()

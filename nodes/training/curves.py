@@ -7,12 +7,15 @@ from PIL import Image
 from ..pictures.charts import Curve, draw_curves
 
 SEED_SPREAD = "seed_spread"
+KERNEL_DISTANCE, FRECHET_DISTANCE = "kernel_distance", "frechet_distance"
 TITLES = {  # by the metric's name
     "fake_loss": "fake score's loss: level is healthy",
     "student_loss": "student's loss: no measure of quality",
     "spread": "spread of a batch: falling is collapse",
     SEED_SPREAD: "spread across seeds of one prompt: near 0 is collapse",
     "magnitude": "magnitude: climbing is saturation",
+    KERNEL_DISTANCE: "kernel distance to the teacher: lower is better",
+    FRECHET_DISTANCE: "Frechet distance to the teacher: lower is better",  # Pillow's own font has no accents
 }
 
 

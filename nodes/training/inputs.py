@@ -10,6 +10,7 @@ from ...sid_core.training.adapters import DEFAULT_TARGETS, TARGETS
 from ...sid_core.training.settings import Settings
 from ...sid_core.words import log
 from ..host.inputs import choice, flag, part, real, text, whole, wire
+from .evaluation import TrainingEvaluation
 from .loop import Schedule
 from .options import Options
 from .prompts import Prompts
@@ -204,6 +205,11 @@ class Inputs:
         absent="",
     )
     options: Any = wire(Options, "From SiD Training Options: what few need to change.", optional=True)
+    evaluation: Any = wire(
+        TrainingEvaluation,
+        "From SiD Training Evaluation: keeps the best student, and may end the run early. Takes a vae.",
+        optional=True,
+    )
 
     def with_preset(self) -> "Inputs":
         """With the preset's values in place, which are told."""

@@ -41,8 +41,9 @@ class FeatureRows:
         content = bytearray(self._file.read((last - first) * self.width * 4))
         return torch.frombuffer(content, dtype=torch.float32).view(last - first, self.width).double()
 
-    def chunks(self, first: int = 0, last: int | None = None, most: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
-        """(place of its first row, rows) of first … last - 1, up to `most` rows at a time."""
+    def chunks(self, first: int = 0, last: int | None = None, most: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """(place of its first row, rows) of first … last - 1, up to `most` rows at a time, or CHUNK."""
         last = self._count if last is None else last
+        most = most or CHUNK
         for start in range(first, last, most):
             yield start, self.read(start, min(start + most, last))

@@ -58,7 +58,7 @@ def wires(comfyui, monkeypatch):
 NODES = (
     *("SiDScheduler", "SiDSampler", "SiDGenerate", "SiDLSGGuider", "SiDZeroCFGGuider", "SiDAntiCFGGuider"),
     *("SiDPrompts", "SiDDistill", "SiDTrainingOptions", "SiDSaveStudent", "SiDLoadStudent", "SiDDemoModel"),
-    "SiDEvaluate",
+    *("SiDEvaluate", "SiDTrainingEvaluation"),
     *("CleanStyle", "CleanStyleIPAdapterLoader", "CleanStyleIPAdapter", "CleanStyleConditioning", "CleanStyleSpectrum"),
 )
 
