@@ -47,3 +47,62 @@ def test_evaluation_changes_nothing_of_what_is_learnt(run_graph, runs):
     assert result.success, result.error
     assert same(final_state(runs / "evaluated", 4), final_state(runs / "not_evaluated", 4))
     assert sorted(scores(runs / "evaluated")) == [2, 4]
+
+
+def test_the_best_is_the_average_of_its_iteration_and_comes_out(run_graph, runs):
+    result = run_graph(evaluated("best", iterations=6, save_every=2, keep_last=5, student_learning_rate=1e-3))
+    assert result.success, result.error
+    found = scores(runs / "best")
+    best = min(found, key=found.get)
+    kept = load_file(runs / "best" / "best.safetensors")
+    averages = {key: value for key, value in final_state(runs / "best", best).items() if key.startswith("average.")}
+    assert len(averages) == len(kept)
+    for name, weight in kept.items():
+        assert torch.equal(weight, averages["average." + name.removeprefix("model.diffusion_model.")])
+    out = {key: patch[0][1][1][0] for key, patch in result.value("distilled").patches.items()}
+    assert same({key.removeprefix("diffusion_model."): weight for key, weight in out.items()}, strip(kept))
+
+
+def strip(weights: dict) -> dict:
+    return {key.removeprefix("model.diffusion_model."): weight for key, weight in weights.items()}
+
+
+def test_a_run_that_gets_no_better_ends_and_stays_ended(run_graph, runs):
+    """With a learning rate of 0 no score is better than the first."""
+    asked = {"iterations": 9, "every": 1, "patience": 2, "student_learning_rate": 0.0, "samples": 4}
+    result = run_graph(evaluated("ends", **asked))
+    assert result.success, result.error
+    assert sorted(scores(runs / "ends")) == [1, 2, 3]
+    again = run_graph(evaluated("ends", **asked, preview_every=77))
+    assert again.success and sorted(scores(runs / "ends")) == [1, 2, 3]
+    assert json.loads((runs / "ends" / "run.json").read_text())["iteration"] == 3
+    longer = run_graph(evaluated("ends", **(asked | {"patience": 3})))
+    assert longer.success and sorted(scores(runs / "ends")) == [1, 2, 3, 4]
+
+
+def test_a_run_stopped_between_a_score_and_its_student_goes_on_as_if_it_had_not(run_graph, runs, monkeypatch):
+    import comfy.model_management
+
+    from sid_pack.nodes.training.best import Evaluation
+
+    unbroken = run_graph(evaluated("not_stopped"))
+    assert unbroken.success, unbroken.error
+
+    def stopped(*_):
+        raise comfy.model_management.InterruptProcessingException
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluation, "_keep", stopped)
+        assert not run_graph(evaluated("stopped")).success
+    assert not (runs / "stopped" / "best.safetensors").exists()
+    resumed = run_graph(evaluated("stopped"))
+    assert resumed.success, resumed.error
+    assert scores(runs / "stopped") == scores(runs / "not_stopped")
+    assert same(*(load_file(runs / name / "best.safetensors") for name in ("stopped", "not_stopped")))
+
+
+def test_without_a_vae_it_is_refused_at_once(run_graph):
+    graph = evaluated("blind")
+    del graph["distilled"]["inputs"]["vae"]
+    result = run_graph(graph)
+    assert not result.success and "Connect a vae" in result.error
