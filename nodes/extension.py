@@ -6,14 +6,27 @@ from .cleanstyle import conditioning as cleanstyle_conditioning
 from .cleanstyle import model as cleanstyle
 from .cleanstyle import spectrum as cleanstyle_spectrum
 from .demo import node as demo
+from .evaluation import node as evaluation
 from .image_prompts import ip_adapter
 from .sampling import few_step as sampling
 from .sampling import guiders, students
 from .training import distill, images, options, prompts
+from .training import evaluation as training_evaluation
 
 
 class SiDExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (sampling, guiders, prompts, images, distill, options, students, demo)
-        modules += (cleanstyle, ip_adapter, cleanstyle_conditioning, cleanstyle_spectrum)
+        modules = (
+            sampling,
+            guiders,
+            prompts,
+            images,
+            distill,
+            options,
+            training_evaluation,
+            evaluation,
+            students,
+            demo,
+        )
+        modules += (demo, cleanstyle, ip_adapter, cleanstyle_conditioning, cleanstyle_spectrum)
         return [node for module in modules for node in module.NODES]

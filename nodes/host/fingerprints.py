@@ -55,6 +55,20 @@ def weights_digest(model: ModelPatcher) -> str:
     return digest.hexdigest()[:16]
 
 
+def digest_of(*parts: object) -> str:
+    """Of numbers, texts, tensors, lists and dicts of them, and the weights and patches of models, each as its patcher:
+    32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    _add(digest, parts)
+    return digest.hexdigest()[:32]
+
+
+def text_encoder_parts(clip, prompts: PromptFile) -> list:
+    """For `digest_of`: all that decides how a CLIP encodes these prompts, but their texts."""
+    options = [clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, type(clip.tokenizer).__qualname__]
+    return [options, clip.patcher, _embedding_files() if prompts.mentions("embedding:") else None]
+
+
 def _add_model(digest, patcher: ModelPatcher, module: nn.Module) -> None:
     """Its weights without patches, and the patches. While it is loaded, the host keeps the former aside, as backups."""
     digest.update(type(module).__qualname__.encode())
@@ -67,6 +81,8 @@ def _add_model(digest, patcher: ModelPatcher, module: nn.Module) -> None:
 def _add(digest, value: object) -> None:
     if isinstance(value, Tensor):
         _add_tensor(digest, value)
+    elif isinstance(value, ModelPatcher):
+        _add_model(digest, value, value.model)
     elif isinstance(value, dict):
         _add(digest, sorted(value.items(), key=lambda item: str(item[0])))
     elif isinstance(value, list | tuple):

@@ -7,6 +7,7 @@ from PIL import Image
 from ..pictures.charts import Curve, draw_curves
 
 SEED_SPREAD, DISCRIMINATOR = "seed_spread", "discriminator_loss"
+KERNEL_DISTANCE, FRECHET_DISTANCE = "kernel_distance", "frechet_distance"
 TITLES = {  # by the metric's name
     "fake_loss": "fake score's loss: level is healthy",
     "student_loss": "student's loss: no measure of quality",
@@ -15,6 +16,8 @@ TITLES = {  # by the metric's name
     "magnitude": "magnitude: climbing is saturation",
     DISCRIMINATOR: "discriminator's loss: 0.69 is chance, 0 has won",
     "adversarial_loss": "student against it: 0.69 is chance, lower is better",
+    KERNEL_DISTANCE: "kernel distance to the teacher: lower is better",
+    FRECHET_DISTANCE: "Frechet distance to the teacher: lower is better",  # Pillow's own font has no accents
 }
 
 

@@ -10,8 +10,9 @@ import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from torch import Tensor
 
-from ...sid_core.files.run_folder import RunFolder
+from ...sid_core.files.run_folder import BEST_STUDENT, RunFolder
 from ...sid_core.files.student import StudentInfo
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.distill import Bucket
@@ -29,7 +30,10 @@ from ..sampling.guiders import SiDGuider
 from ..sampling.loras import lora_tensors
 from ..sampling.patches import before_distilling
 from ..sampling.save_names import RESERVED
+from ..sampling.students import PREFIX, load_student
+from .best import Evaluation
 from .encoding import encoded
+from .evaluation import BEST
 from .initial import Initial
 from .inputs import START_OVER, Inputs
 from .loop import Training
@@ -122,6 +126,7 @@ class SiDDistill(Node):
             sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
             for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
+            require_evaluable(inputs)
             show = decoder(model, inputs.vae, shapes[0])
             try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info)
             latents = [torch.zeros(1, *shape) for shape in shapes]
@@ -146,12 +151,13 @@ class SiDDistill(Node):
                 schedule=inputs.schedule(),
                 savings=savings,
             )
+            training.evaluation = evaluation_of(inputs, model, info, run)
             progress.tell(training.plan_memory(inputs.micro_batch))
             if inputs.existing_run == START_OVER:
                 training.start_over()
             training.resume()
             training.train(show)
-            student = averaged_student(teacher.model_patcher, run, info, model if lora else None)
+            student = student_of(teacher.model_patcher, training, info, model if lora else None)
         return io.NodeOutput(student, str(folder.path))
 
 
@@ -164,13 +170,47 @@ def roles_of(
     return full_roles(guider, process, savings, initial.with_ordinary_weights() if initial else None)
 
 
-def averaged_student(base: ModelPatcher, run: Run, info: StudentInfo, adapted: ModelPatcher | None) -> ModelPatcher:
-    """What was learnt, as a MODEL. adapted: the one that the LoRAs are on; None where the whole network was trained."""
+def student_of(base: ModelPatcher, training: Training, info: StudentInfo, adapted: ModelPatcher | None) -> ModelPatcher:
+    """What was learnt, as a MODEL: the best, where that is evaluated and asked for, else the last.
+
+    adapted: the MODEL that the LoRAs are on; None where the whole network was trained.
+    """
+    evaluation = training.evaluation
+    if evaluation is not None and evaluation.asked.student == BEST and evaluation.best is not None:
+        iteration, score = evaluation.best
+        training.progress.remark(
+            f"the student is the best, of iteration {iteration} ({evaluation.asked.metric} {score:.4g})"
+        )
+        return load_student(base, training.folder.path / BEST_STUDENT)
+    weights = averaged_tensors(training.run, adapted)
+    return as_student(base, weights, info) if adapted is None else with_lora(base, weights, info)
+
+
+def averaged_tensors(run: Run, adapted: ModelPatcher | None) -> dict[str, Tensor]:
+    """The averaged student's whole network, or its LoRA as files have it; on the CPU."""
     if adapted is None:
-        weights = {key: weight.detach().cpu() for key, weight in run.averaged().items()}
-        return as_student(base, weights, info)
+        return {key: weight.detach().cpu() for key, weight in run.averaged().items()}
     with run.averaged_weights():
-        return with_lora(base, lora_tensors(adapted, run.student), info)
+        return lora_tensors(adapted, run.student)
+
+
+def require_evaluable(inputs: Inputs) -> None:
+    """Raise ValueError where an evaluation lacks what it sees pictures by."""
+    if inputs.evaluation is not None and inputs.vae is None:
+        raise ValueError("Connect a vae, by which SiD Training Evaluation sees the pictures, or take it off: none is.")
+
+
+def evaluation_of(inputs: Inputs, model: ModelPatcher, info: StudentInfo, run: Run) -> Evaluation | None:
+    """Of a run on its way; None where it was not asked for."""
+    if inputs.evaluation is None:
+        return None
+    lora = inputs.lora() is not None
+
+    def tensors() -> dict[str, Tensor]:
+        averaged = averaged_tensors(run, model if lora else None)
+        return averaged if lora else {PREFIX + key: weight for key, weight in averaged.items()}
+
+    return Evaluation(inputs.evaluation, inputs.evaluation.features(), inputs.vae, model, info, tensors)
 
 
 def require_sid_guider(guider: object) -> SiDGuider:

@@ -10,6 +10,7 @@ from ...sid_core.training.adapters import DEFAULT_TARGETS, TARGETS
 from ...sid_core.training.settings import Settings
 from ...sid_core.words import log
 from ..host.inputs import choice, flag, part, real, text, whole, wire
+from .evaluation import TrainingEvaluation
 from .images import Images
 from .loop import Schedule
 from .options import Options
@@ -212,6 +213,11 @@ class Inputs:
         io.Model,
         "A trained student of the guider's model, from SiD Load Student or another SiD Distill, to begin from (SiD²A). "
         "In mode lora a LoRA of the same rank and layers.",
+        optional=True,
+    )
+    evaluation: Any = wire(
+        TrainingEvaluation,
+        "From SiD Training Evaluation: keeps the best student, and may end the run early. Takes a vae.",
         optional=True,
     )
 

@@ -4,7 +4,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from ...sid_core.training.settings import ADAM_8_BIT, shown_name
 from ...sid_core.words import log
 from ..host import say
 from ..host.progress import Progress
+from .best import Evaluation
 from .curves import draw_metrics
 from .memory import Demand, Savings, forwards_at_once, gigabytes, is_out_of_memory, plan, release
 from .previews import sample_few_step, shown_steps
@@ -66,6 +67,7 @@ class Training:
     savings: Savings
     health: Health = field(init=False)
     saved: int = 0
+    evaluation: Evaluation | None = None
 
     def __post_init__(self) -> None:
         self.health = Health(self.run.settings.batch)
@@ -100,6 +102,8 @@ class Training:
                     f"Raise iterations above {at} to train on: it is {self.schedule.iterations}, and this run has {at} "
                     "already. Its student comes out as it is."
                 )
+        if self.evaluation is not None:
+            self.evaluation.recall(self)
         facts = {"settings": self.run.settings.as_dict(), "schedule": asdict(self.schedule), "identity": self.identity}
         facts |= {"prompts": len(self.buckets[0].prompts), "versions": versions()}
         self.folder.describe(counters_of(self.run), facts, changes)
@@ -206,7 +210,7 @@ class Training:
         schedule = self.schedule
         if self.run.iteration == 0:
             self.look(0, None)
-        while self.run.iteration < schedule.iterations:
+        while not self._is_done():
             began = time.monotonic()
             result = next(results)
             losses = [*losses[-SMOOTHING + 1 :], result]
@@ -217,6 +221,11 @@ class Training:
                 self.look(done, show)
             if done % schedule.save_every == 0:
                 self.save()
+
+    def _is_done(self) -> bool:
+        """Evaluates first, where that is due."""
+        ended_early = self.evaluation is not None and self.evaluation.stops(self)
+        return ended_early or self.run.iteration >= self.schedule.iterations
 
     def _record(self, result: StepResult, seconds: float) -> None:
         """One line of metrics, and one more for each warning."""
@@ -308,20 +317,27 @@ class Training:
 
     def _sample(self, rows: Tensor, steps: int) -> Tensor:
         """The averaged student's pictures (B, C, …) of these prompts. If memory runs out, less of it is used."""
+        with self.run.averaged_weights():
+            return self.drawn(
+                lambda: sample_few_step(
+                    self.roles.predict.student,
+                    self.buckets[0],
+                    self.run.settings,
+                    self.process,
+                    self.device,
+                    rows=rows,
+                    steps=steps,
+                    at_once=self.savings.micro_batch or len(rows),
+                )
+            )
+
+    def drawn(self, draw: Callable[[], Tensor]) -> Tensor:
+        """What `draw` gives, with the roles ready; called again with less memory in use where that runs out."""
         sampled = None
         while sampled is None:
             try:
-                with torch.no_grad(), self.roles.ready(), self.run.averaged_weights():
-                    sampled = sample_few_step(
-                        self.roles.predict.student,
-                        self.buckets[0],
-                        self.run.settings,
-                        self.process,
-                        self.device,
-                        rows=rows,
-                        steps=steps,
-                        at_once=self.savings.micro_batch or len(rows),
-                    )
+                with torch.no_grad(), self.roles.ready():
+                    sampled = draw()
             except (RuntimeError, MemoryError) as error:
                 self._use_less_memory(error)
             if sampled is None:

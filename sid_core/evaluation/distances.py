@@ -20,8 +20,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     a: (N, D), b: (M, D), N and M at least 2.
     """
     check_two_sets(a, b)
-    mean_a, root_a = _gaussian(a)
-    mean_b, root_b = _gaussian(b)
+    return distance_of_gaussians(*_gaussian(a), *_gaussian(b))
+
+
+def distance_of_gaussians(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, root_b: Tensor) -> float:
+    """`frechet_distance` of two Gaussians: means (D,), and roots R (any, D) of their covariances, C = RᵀR."""
     cross = torch.linalg.svdvals(root_a @ root_b.T).sum()
     distance = (mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross
     return distance.clamp(min=0).item()

@@ -20,7 +20,7 @@ def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[flo
     """
     check_two_sets(samples, real, fewest=k + 1)
     samples, real = samples.double(), real.double()
-    apart, radii_real, radii_samples = _distances(samples, real), _radii(real, k), _radii(samples, k)
+    apart, radii_real, radii_samples = euclidean(samples, real), _radii(real, k), _radii(samples, k)
     precision = (apart <= radii_real).any(1).double().mean().item()
     recall = (apart <= radii_samples[:, None]).any(0).double().mean().item()
     return precision, recall
@@ -28,12 +28,12 @@ def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[flo
 
 def _radii(x: Tensor, k: int) -> Tensor:
     """Distance of each of x (N, D) to its k-th nearest other one → (N,)."""
-    apart = _distances(x, x)
+    apart = euclidean(x, x)
     apart.fill_diagonal_(torch.inf)
     return apart.kthvalue(k, dim=1).values
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
+def euclidean(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean, by differences: products of large norms would not tell that two features are the same."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 

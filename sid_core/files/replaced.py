@@ -18,7 +18,11 @@ REPLACED = "replaced"
 FIRST_LAYOUT = "state.safetensors"  # the one checkpoint of a run of version 0.1.0
 METRICS = "metrics.jsonl"
 NUMBERED = re.compile(r"state_(\d+)\.safetensors")
-OWN = r"(run\.json|metrics\.jsonl|state(_\d+)?\.safetensors)(\.broken)?|curves\.png"
+BEST_STUDENT, TEACHER_FEATURES = "best.safetensors", "teacher_features.safetensors"
+OWN = (
+    r"(run\.json|metrics\.jsonl|state(_\d+)?\.safetensors)(\.broken)?|curves\.png"
+    r"|best\.safetensors|teacher_features\.safetensors"
+)
 OWN_PREVIEW = r"preview_\d+\.png"
 
 

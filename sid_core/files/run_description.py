@@ -27,6 +27,7 @@ def _is_schedule(value: object) -> bool:
 READ: dict[str, Callable[[object], bool]] = {
     "started": lambda value: isinstance(value, str) and len(value) < 100,
     "started_over": lambda value: isinstance(value, bool),
+    "ended_early": lambda value: isinstance(value, bool),
     "settings": lambda value: isinstance(value, dict),
     "identity": lambda value: isinstance(value, dict),
     "schedule": _is_schedule,

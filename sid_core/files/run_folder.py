@@ -9,13 +9,26 @@ from ..words import log
 from .atomic import remove_abandoned
 from .checkpoint import Changes, Checkpoint, as_written
 from .metrics_log import MetricsLog
-from .replaced import FIRST_LAYOUT, METRICS, OWN, OWN_PREVIEW, PREVIEWS, delete_outgrown, numbered, put_aside
+from .replaced import (
+    BEST_STUDENT,
+    FIRST_LAYOUT,
+    METRICS,
+    OWN,
+    OWN_PREVIEW,
+    PREVIEWS,
+    TEACHER_FEATURES,
+    delete_outgrown,
+    numbered,
+    put_aside,
+)
 from .run_description import extended, read_description, write_description
 from .run_lock import RunLock
 from .tensors import NotACheckpointError
 
 LOCK = "run.lock"
 STARTED_OVER = "started_over"  # in run.json: whether the run was asked for as one to start over
+ENDED_EARLY = "ended_early"  # whether it is finished, though it has fewer iterations than it was to have
+__all__ = ["BEST_STUDENT", "TEACHER_FEATURES", "Resumed", "RunFolder"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,8 @@ class RunFolder:
     def _is_asked_again(self, asked: dict[str, Any]) -> bool:
         before = self.description()
         same = all(before.get(name) == as_written(facts) for name, facts in asked.items())
-        finished = before.get("iteration", 0) >= before.get("schedule", {}).get("iterations", 0)
+        complete = before.get("iteration", 0) >= before.get("schedule", {}).get("iterations", 0)
+        finished = complete or before.get(ENDED_EARLY)
         return bool(before.get(STARTED_OVER)) and same and not finished
 
     def resume(self, restore: Callable[[Checkpoint], Changes]) -> Resumed | None:
@@ -137,6 +151,12 @@ class RunFolder:
         delete_outgrown(self.path, state.iteration)
         write_description(self.path, self._description, state.counters)
         return checkpoint
+
+    def end_early(self) -> None:
+        """Note in run.json that the run is finished, though it has fewer iterations than it was to have."""
+        self._description |= {ENDED_EARLY: True}
+        before = self.description()
+        write_description(self.path, before | {ENDED_EARLY: True}, {"iteration": 0, "images": 0} | before)
 
     def description(self) -> dict[str, Any]:
         """What run.json says; empty where there is none that can be read."""

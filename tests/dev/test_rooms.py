@@ -21,7 +21,7 @@ SHARED = CORE | {"nodes/host", "nodes/pictures"}
 ROOMS = {
     "sid_core/method": set(),
     "sid_core/words": set(),
-    "sid_core/evaluation": METHOD,
+    "sid_core/evaluation": METHOD | WORDS | {"sid_core/files"},
     "sid_core/files": METHOD | WORDS,
     "sid_core/data": METHOD | WORDS | {"sid_core/files"},
     "sid_core/training": METHOD | WORDS | {"sid_core/files", "sid_core/data"},
@@ -32,9 +32,12 @@ ROOMS = {
     "nodes/image_prompts": SHARED,
     "nodes/sampling": SHARED,
     "nodes/cleanstyle": SHARED | {"nodes/image_prompts"},
-    "nodes/training": SHARED | {"nodes/sampling"},
+    "nodes/training": SHARED | {"nodes/sampling", "sid_core/evaluation"},
+    "nodes/evaluation": SHARED | {"nodes/sampling", "nodes/training", "sid_core/evaluation"},
     "nodes/demo": SHARED | {"nodes/sampling"},
-    "nodes/extension": {f"nodes/{room}" for room in ("sampling", "training", "image_prompts", "cleanstyle", "demo")},
+    "nodes/extension": {
+        f"nodes/{room}" for room in ("sampling", "training", "evaluation", "image_prompts", "cleanstyle", "demo")
+    },
     "__init__": {"nodes/extension"},
 }
 # What else a room may reach: ComfyUI, and other packages than Python's own.

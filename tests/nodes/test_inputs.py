@@ -66,6 +66,7 @@ NODES = (
         "SiDLoadStudent",
         "SiDDemoModel",
     ),
+    *("SiDEvaluate", "SiDTrainingEvaluation"),
     *("CleanStyle", "CleanStyleIPAdapterLoader", "CleanStyleIPAdapter", "CleanStyleConditioning", "CleanStyleSpectrum"),
 )
 

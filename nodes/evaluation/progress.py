@@ -1,0 +1,36 @@
+"""How far an evaluation is, in forwards: a picture of the teacher takes many times as long as a student's."""
+
+import time
+
+import comfy.model_management
+
+from ...sid_core.words import log
+from ..host import say
+from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, Progress, duration
+
+
+class EvaluationProgress(Progress):
+    """Of `total` forwards; what is on disk already is not among them."""
+
+    def __init__(self, total: float, node_id: str | None):
+        super().__init__(max(1, round(total)), 1, node_id)
+        self.done = 0.0
+        self.began = time.monotonic()
+
+    def drawn(self, forwards: float, note: str) -> None:
+        """After so many more; raises the host's interrupt when the user has cancelled."""
+        self.done += forwards
+        self.look(note)
+
+    def look(self, note: str) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(min(round(self.done), self.total), self.total)
+        now = time.monotonic()
+        left = (now - self.began) / self.done * max(0.0, self.total - self.done) if self.done else None
+        text = note if left is None else f"{note}, {duration(left)} left"
+        if now - self.said_on_node > NODE_SECONDS:
+            self.said_on_node = now
+            say.on_node("\n".join([text, *self.lines]), self.node_id)
+        if now - self.said_on_console > CONSOLE_SECONDS:
+            self.said_on_console = now
+            log.info("%s", text)
