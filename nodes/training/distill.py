@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import comfy.model_management
@@ -39,7 +39,7 @@ from .inputs import START_OVER, Inputs
 from .loop import Training
 from .memory import Savings
 from .previews import decoder
-from .real_pictures import left_out, real_pictures, shares_of
+from .real_pictures import left_out, real_pictures, shares_of, unused_part
 from .roles import LoRAOptions, Roles, full_roles, lora_roles
 from .trial import require_trainable, try_out
 
@@ -112,8 +112,12 @@ class SiDDistill(Node):
         guider = teacher.with_ordinary_weights()
         model = guider.model_patcher
         process = process_of(model)
-        require_trainable(model)
         settings = inputs.settings(guider.guidance)
+        unused = unused_part(inputs.images, settings)
+        if settings.adversarial_weight == 0:
+            inputs = replace(inputs, images=None)
+        adversarial = inputs.images is not None
+        require_trainable(model, adversarial)
         initial = None if inputs.student is None else Initial.of(inputs.student, model, inputs.lora())
         shapes = [tuple(model_latent(model, inputs.latent).shape[1:]), *latent_shapes(model, inputs.more_sizes)]
         identity = identity_of(inputs, model, shapes)
@@ -124,11 +128,11 @@ class SiDDistill(Node):
         with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
             progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
             sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
-            for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
+            for told in [*before_distilling(teacher), *sizes, *unused, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
             require_evaluable(inputs)
             show = decoder(model, inputs.vae, shapes[0])
-            try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info)
+            try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info, adversarial)
             latents = [torch.zeros(1, *shape) for shape in shapes]
             encodings = [encoded(inputs.clip, inputs.prompts, guider, x, cls.hidden.unique_id) for x in latents]
             for said in left_out(inputs.images, shares, inputs.batch_size):
