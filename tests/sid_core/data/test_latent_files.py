@@ -72,7 +72,7 @@ def test_every_flipped_bit_is_noticed_and_only_that_shard_is_made_again(tmp_path
     file = files._places[digest(5)][0]
     whole = file.read_bytes()
     draw = random.Random(0)
-    for _ in range(150):
+    for _ in range(60):
         damaged = bytearray(whole)
         damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         file.write_bytes(damaged)
