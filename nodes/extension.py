@@ -9,11 +9,11 @@ from .demo import node as demo
 from .image_prompts import ip_adapter
 from .sampling import few_step as sampling
 from .sampling import guiders, students
-from .training import distill, options, prompts
+from .training import distill, images, options, prompts
 
 
 class SiDExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (sampling, guiders, prompts, distill, options, students, demo)
+        modules = (sampling, guiders, prompts, images, distill, options, students, demo)
         modules += (cleanstyle, ip_adapter, cleanstyle_conditioning, cleanstyle_spectrum)
         return [node for module in modules for node in module.NODES]

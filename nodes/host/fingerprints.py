@@ -9,6 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...sid_core.data.encodings import FORMAT
+from ...sid_core.data.latent_files import FORMAT as LATENTS
 from ...sid_core.data.prompts import PromptFile
 
 SAMPLES = 64
@@ -36,6 +37,14 @@ def encoding_digest(
         _add_model(digest, model, base)
     if prompts.mentions("embedding:"):
         _add(digest, _embedding_files())
+    return digest.hexdigest()[:32]
+
+
+def latents_digest(vae, size: tuple[int, int]) -> str:
+    """Of all that decides how a VAE encodes pictures of that (width, height), but the pictures themselves."""
+    digest = hashlib.sha256(LATENTS.encode())
+    _add(digest, (str(vae.vae_dtype), size))
+    _add_model(digest, vae.patcher, vae.first_stage_model)
     return digest.hexdigest()[:32]
 
 

@@ -65,12 +65,14 @@ def _validate(validate: Callable) -> Callable:
 def check_inputs(schema: io.Schema, values: dict[str, Any]) -> None:
     """Raise ValueError for the first input whose value is of another kind than its widget's, or outside of its range.
 
-    values: those that the graph has; an optional input that it lacks is not among them.
+    values: those that the graph has; an optional input that it lacks is not among them. A node that is given whole
+    lists has a list for each.
     """
     for widget in schema.inputs:
-        if widget.id in values and (expected := _expected_instead(widget, values[widget.id])):
-            given = f"{values[widget.id]!r:.60}"
-            raise ValueError(f"Set {widget.display_name or widget.id} to {expected}; it is {given}.")
+        given = values[widget.id] if schema.is_input_list and widget.id in values else [values.get(widget.id)]
+        for value in given if widget.id in values else ():
+            if expected := _expected_instead(widget, value):
+                raise ValueError(f"Set {widget.display_name or widget.id} to {expected}; it is {f'{value!r:.60}'}.")
 
 
 def _expected_instead(widget: io.Input, value: object) -> str | None:

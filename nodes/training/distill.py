@@ -29,12 +29,14 @@ from ..sampling.guiders import SiDGuider
 from ..sampling.loras import lora_tensors
 from ..sampling.patches import before_distilling
 from ..sampling.save_names import RESERVED
+from .adversarial import before_adversarial
 from .encoding import encoded
 from .initial import Initial
 from .inputs import START_OVER, Inputs
 from .loop import Training
 from .memory import Savings
 from .previews import decoder
+from .real_pictures import left_out, real_pictures, shares_of
 from .roles import LoRAOptions, Roles, full_roles, lora_roles
 from .trial import require_trainable, try_out
 
@@ -52,7 +54,7 @@ def run_folder(name: str) -> Path:
 
 
 def identity_of(inputs: Inputs, model: ModelPatcher, shapes: list[Shape]) -> dict[str, str]:
-    """What must be the same for a run to go on, besides its settings: the model, the prompts, sizes and LoRAs.
+    """What must be the same for a run to go on, besides its settings: the model, the data, sizes and LoRAs.
 
     All of it in every run, for what a saved run does not know is not compared with.
     """
@@ -65,6 +67,7 @@ def identity_of(inputs: Inputs, model: ModelPatcher, shapes: list[Shape]) -> dic
         "prompts": inputs.prompts.digest[:16],
         "latent": latent,
         "more_sizes": ", ".join(more) or None,
+        "images": inputs.images.digest[:16] if inputs.images is not None else None,
         "student": weights_digest(inputs.student) if inputs.student is not None else None,
     } | (asdict(lora) if lora else {})
 
@@ -106,12 +109,14 @@ class SiDDistill(Node):
         guider = teacher.with_ordinary_weights()
         model = guider.model_patcher
         process = process_of(model)
-        require_trainable(model)
         settings = inputs.settings(guider.guidance)
+        images = inputs.images if settings.adversarial_weight > 0 else None
+        require_trainable(model, adversarial=images is not None)
         initial = None if inputs.student is None else Initial.of(inputs.student, model, inputs.lora())
         shapes = [tuple(model_latent(model, inputs.latent).shape[1:]), *latent_shapes(model, inputs.more_sizes)]
         identity = identity_of(inputs, model, shapes)
         info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity)
+        shares = shares_of(images, model, shapes, inputs.vae)
         lora, on_cpu = inputs.lora(), model.load_device.type == "cpu"
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
         with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
@@ -119,18 +124,23 @@ class SiDDistill(Node):
             sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
             for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
+            for told in before_adversarial(settings, inputs.iterations) if inputs.images is not None else ():
+                progress.remark(told)
             show = decoder(model, inputs.vae, shapes[0])
-            try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info)
+            try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info, images is not None)
             latents = [torch.zeros(1, *shape) for shape in shapes]
             encodings = [encoded(inputs.clip, inputs.prompts, guider, x, cls.hidden.unique_id) for x in latents]
+            for said in left_out(images, shares, inputs.batch_size):
+                progress.warn(said)
+            real = [real_pictures(share, inputs.clip, inputs.vae, guider, progress) for share in shares]
             if not on_cpu:
-                comfy.model_management.unload_all_models()  # the text encoder has done its part
+                comfy.model_management.unload_all_models()  # the text encoder and the VAE have done their part
             roles = roles_of(guider, process, lora, savings, initial)
             run = Run(roles.student, roles.fake, settings, loss_scaling=compute_dtype(model) == torch.float16)
             training = Training(
                 run=run,
                 roles=roles,
-                buckets=list(map(Bucket, shapes, encodings)),
+                buckets=list(map(Bucket, shapes, encodings, real or [None] * len(shapes))),
                 process=process,
                 device=model.load_device,
                 folder=folder,

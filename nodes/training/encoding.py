@@ -63,16 +63,16 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
 
 
 class EncodingProgress:
-    """Says how far the encoding of `missing` prompts out of `total` is: the bar, text on the node, the console."""
+    """Says how far the encoding of `missing` of `total` such things is: the bar, text on the node, the console."""
 
-    def __init__(self, missing: int, total: int, node_id: str | None):
-        self.missing, self.total, self.node_id = missing, total, node_id
+    def __init__(self, missing: int, total: int, node_id: str | None, things: str = "prompts"):
+        self.missing, self.total, self.node_id, self.things = missing, total, node_id, things
         self.done = 0
         self.began = time.monotonic()
         self.said_on_node, self.said_on_console = self.began - NODE_SECONDS, self.began
         self.bar = comfy.utils.ProgressBar(total)
         if missing < total:
-            log.info("%d of %d prompts are encoded already", total - missing, total)
+            log.info("%d of %d %s are encoded already", total - missing, total, things)
 
     def update(self, more: int) -> None:
         """After `more` of the missing ones."""
@@ -82,7 +82,7 @@ class EncodingProgress:
         position = self.total - self.missing + self.done
         self.bar.update_absolute(position, self.total)
         left = duration((self.missing - self.done) / rate)
-        text = f"encoding prompts: {position}/{self.total}, {rate:.0f}/s, {left} left"
+        text = f"encoding {self.things}: {position}/{self.total}, {rate:.0f}/s, {left} left"
         last = self.done == self.missing
         if last or now - self.said_on_node > NODE_SECONDS:
             self.said_on_node = now

@@ -10,6 +10,7 @@ from ...sid_core.training.adapters import DEFAULT_TARGETS, TARGETS
 from ...sid_core.training.settings import Settings
 from ...sid_core.words import log
 from ..host.inputs import choice, flag, part, real, text, whole, wire
+from .images import Images
 from .loop import Schedule
 from .options import Options
 from .prompts import Prompts
@@ -204,6 +205,9 @@ class Inputs:
         absent="",
     )
     options: Any = wire(Options, "From SiD Training Options: what few need to change.", optional=True)
+    images: Any = wire(
+        Images, "From SiD Images: real pictures for the adversarial term. Needs the model's vae.", optional=True
+    )
     student: Any = wire(
         io.Model,
         "A trained student of the guider's model, from SiD Load Student or another SiD Distill, to begin from (SiD²A). "

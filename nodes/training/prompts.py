@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import comfy.model_management
 from comfy_api.latest import io
@@ -23,6 +24,7 @@ from .wildcards import BOX, Templates
 DEMO_LISTS = {file.name: file for file in (Path(__file__).parents[2] / "demo" / "assets").glob("*.txt")}
 PIECE = 1 << 20
 Prompts = io.Custom("SID_PROMPTS")
+Thing = TypeVar("Thing")
 
 
 def prompt_files(name: str, visit: Callable[[Path], None]) -> list[TextFile]:
@@ -82,8 +84,8 @@ def may_be_read(path: Path) -> None:
 class Reading:
     """Says on the node how far it is, and ends it when the user cancels."""
 
-    def __init__(self, node_id: str | None):
-        self.node_id, self.prompts = node_id, 0
+    def __init__(self, node_id: str | None, things: str = "prompts"):
+        self.node_id, self.things, self.count = node_id, things, 0
         self.said = time.monotonic()
 
     def visit(self, path: Path) -> None:
@@ -95,13 +97,13 @@ class Reading:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if (now := time.monotonic()) - self.said > NODE_SECONDS:
             self.said = now
-            say.on_node(f"reading prompts: {self.prompts:,}", self.node_id)
+            say.on_node(f"reading {self.things}: {self.count:,}", self.node_id)
 
-    def watched(self, prompts: Iterable[str]) -> Iterator[str]:
-        for prompt in prompts:
+    def watched(self, things: Iterable[Thing]) -> Iterator[Thing]:
+        for thing in things:
             self.check()
-            self.prompts += 1
-            yield prompt
+            self.count += 1
+            yield thing
 
 
 class SiDPrompts(Node):

@@ -109,7 +109,7 @@ def require_room(encodings: Encodings, made: int, missing: int) -> None:
 
 def read_rows(file: Path, places: Sequence[int]) -> list[Cond]:
     """Conditionings of (1, …) of those places in a shard. Raises DamagedShardError."""
-    with _opened(file) as shard:
+    with opened_shard(file) as shard:
         names = [name for name in sorted(shard.keys()) if name + SHAPES in shard.keys()]  # noqa: SIM118
         checksums = _table(shard, CHECKSUMS, 1).tolist()
         shapes = {name: _table(shard, name + SHAPES, 2) for name in names}
@@ -129,7 +129,7 @@ def read_rows(file: Path, places: Sequence[int]) -> list[Cond]:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def opened_shard(file: Path) -> Iterator[Any]:
     """A shard to read from. Raises DamagedShardError for whatever is wrong with it, in a few words."""
     try:
         if not file.is_file():
@@ -196,7 +196,7 @@ def _is_whole(file: Path, prompts: int) -> bool:
     if not os.path.lexists(file):
         return False
     try:
-        with _opened(file) as shard:
+        with opened_shard(file) as shard:
             if shard.metadata() == _metadata(prompts):
                 return True
         raise DamagedShardError("it is of another version, or changed")

@@ -4,19 +4,15 @@ What can't be read is refused by the file's name and the line. No message has an
 may be more than whoever has asked for it may see; the names of a table's columns are left to the caller.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .tables import rows
-from .text_files import TextFile, files_under, text_lines, whole_text
+from .records import JSON_LINES, TABLES, json_lines, json_list, table
+from .text_files import TextFile, files_under, text_lines
 
 TEXT = (".txt", ".text", ".prompt", ".prompts", ".caption", ".captions")
-TABLES = {".csv": ",", ".tsv": "\t"}
-JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*TEXT, *JSON_LINES, ".json", *TABLES)
-JSON_BYTES = 64 << 20  # a JSON file is read at once
 
 
 class Prompt(NamedTuple):
@@ -24,10 +20,6 @@ class Prompt(NamedTuple):
 
     text: str
     place: str
-
-
-class _RepeatedKeyError(ValueError):
-    """An object has two values under one name."""
 
 
 def source_files(place: Path, visit: Callable[[Path], None]) -> list[TextFile]:
@@ -105,21 +97,14 @@ class Column(NamedTuple):
 
 
 def _json_lines(file: TextFile, column: Column) -> Iterator[Prompt]:
-    for number, line in text_lines(file):
-        place = f"line {number} of {file.name}"
-        if line.strip():
-            entry = _parsed(line, lambda error, place=place: f"{place}, character {error.colno}")
-            if not isinstance(entry, dict):
-                raise ValueError(f'Make {place} an object such as {{"{column.name:.40}": "red apple"}}.')
-            yield from _of_object(entry, place, column)
+    for place, entry in json_lines(file):
+        if not isinstance(entry, dict):
+            raise ValueError(f'Make {place} an object such as {{"{column.name:.40}": "red apple"}}.')
+        yield from _of_object(entry, place, column)
 
 
 def _json_list(file: TextFile, column: Column) -> Iterator[Prompt]:
-    entries = _parsed(whole_text(file, JSON_BYTES), lambda error: f"line {error.lineno} of {file.name}")
-    if not isinstance(entries, list):
-        raise ValueError(f"Make {file.name} a list, of texts or of objects with one: it is another kind of JSON file.")
-    for number, entry in enumerate(entries, 1):
-        place = f"entry {number} of {file.name}"
+    for place, entry in json_list(file):
         if isinstance(entry, dict):
             yield from _of_object(entry, place, column)
         elif isinstance(entry, str):
@@ -134,44 +119,17 @@ def _of_object(entry: dict, place: str, column: Column) -> Iterator[Prompt]:
     yield from column.cell(entry[column.name], place)
 
 
-def _parsed(text: str, place: Callable[[json.JSONDecodeError], str]) -> object:
-    """JSON. place: of an error, in words. Nothing of the parser's own error is kept: it has the text in it."""
-    try:
-        return json.loads(text, object_pairs_hook=_once_each)
-    except json.JSONDecodeError as error:
-        where = f"{place(error)} ({error.msg})"
-    except _RepeatedKeyError:
-        where = f"{place(json.JSONDecodeError('', text, 0))} (an object has two values of one name)"
-    except (ValueError, RecursionError):  # numbers of thousands of digits, lists within lists without end
-        where = f"{place(json.JSONDecodeError('', text, 0))} (more than can be read)"
-    raise ValueError(f"Mend the JSON in {where}.")
-
-
-def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    entry = dict(pairs)
-    if len(entry) < len(pairs):
-        raise _RepeatedKeyError
-    return entry
-
-
 def _table(file: TextFile, column: Column, delimiter: str) -> Iterator[Prompt]:
-    table = rows(file, delimiter)
-    _, head = next(table, (0, None))
-    if head is None:
+    read = table(file, delimiter)
+    first, names = next(read, ("", None))
+    if names is None:
         return
-    names = [name.strip() for name in head]
     if names.count(column.name) != 1:
         if column.name in names:
-            raise ValueError(f"Rename columns in line 1 of {file.name}: several are called {column.name!r:.40}.")
-        raise column.missing(f"line 1 of {file.name}", names)
+            raise ValueError(f"Rename columns in {first}: several are called {column.name!r:.40}.")
+        raise column.missing(first, names)
     place = names.index(column.name)
-    for number, row in table:
-        where = f"line {number} of {file.name}"
-        if len(row) > len(names):
-            raise ValueError(
-                f"Put quotes around the cells of {where} that have a {'tab' if delimiter == chr(9) else 'comma'} in "
-                f"them: it has {len(row)} cells, and there are {len(names)} columns."
-            )
+    for where, row in read:
         if len(row) <= place:
             raise ValueError(f"Complete {where}: it has {len(row)} of {len(names)} cells, and no {column.name!r:.40}.")
         yield from column.cell(row[place], where)

@@ -57,7 +57,15 @@ def wires(comfyui, monkeypatch):
 # As the README lists them; the last test compares that with what is registered.
 NODES = (
     *("SiDScheduler", "SiDSampler", "SiDGenerate", "SiDLSGGuider", "SiDZeroCFGGuider", "SiDAntiCFGGuider"),
-    *("SiDPrompts", "SiDDistill", "SiDTrainingOptions", "SiDSaveStudent", "SiDLoadStudent", "SiDDemoModel"),
+    *(
+        "SiDPrompts",
+        "SiDImages",
+        "SiDDistill",
+        "SiDTrainingOptions",
+        "SiDSaveStudent",
+        "SiDLoadStudent",
+        "SiDDemoModel",
+    ),
     *("CleanStyle", "CleanStyleIPAdapterLoader", "CleanStyleIPAdapter", "CleanStyleConditioning", "CleanStyleSpectrum"),
 )
 

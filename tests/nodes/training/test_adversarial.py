@@ -223,10 +223,7 @@ class SecondImplementation:
         x_t = alpha * x_g + sigma * draws.student_noise
         y_fake = self.guided("fake", None, x_t, t, draws.cond, self.kind.scales[1])
         y_teacher = self.guided("teacher", None, x_t, t, draws.cond, self.kind.scales[2])
-        if self.kind.make == "sd3":
-            weight = 1 - t
-        else:
-            weight = 1 / (x_g - y_teacher).abs().mean((1, 2, 3)).detach()
+        weight = 1 - t if self.kind.make == "sd3" else 1 / (x_g - y_teacher).abs().mean((1, 2, 3)).detach()
         score = ((y_teacher - y_fake) * (y_fake - x_g)).sum((1, 2, 3)) * weight
         logits = self.logits(None, x_t, t, draws.cond)
         bce = nn.BCEWithLogitsLoss(reduction="none")(logits.clamp(-10, 10), torch.ones_like(logits))
