@@ -31,6 +31,7 @@ from ..sampling.loras import lora_tensors
 from ..sampling.patches import before_distilling
 from ..sampling.save_names import RESERVED
 from ..sampling.students import PREFIX, load_student
+from .adversarial import before_adversarial
 from .best import Evaluation
 from .encoding import encoded
 from .evaluation import BEST
@@ -39,7 +40,7 @@ from .inputs import START_OVER, Inputs
 from .loop import Training
 from .memory import Savings
 from .previews import decoder
-from .real_pictures import left_out, real_pictures, shares_of, unused_part
+from .real_pictures import left_out, real_pictures, shares_of
 from .roles import LoRAOptions, Roles, full_roles, lora_roles
 from .trial import require_trainable, try_out
 
@@ -113,7 +114,7 @@ class SiDDistill(Node):
         model = guider.model_patcher
         process = process_of(model)
         settings = inputs.settings(guider.guidance)
-        unused = unused_part(inputs.images, settings)
+        of_images = before_adversarial(inputs.images is not None, settings, inputs.iterations)
         if settings.adversarial_weight == 0:
             inputs = replace(inputs, images=None)
         adversarial = inputs.images is not None
@@ -128,8 +129,10 @@ class SiDDistill(Node):
         with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
             progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
             sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
-            for told in [*before_distilling(teacher), *sizes, *unused, *(initial.remarks(info) if initial else [])]:
+            for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
+            for told in of_images:
+                progress.remark(told)
             require_evaluable(inputs)
             show = decoder(model, inputs.vae, shapes[0])
             try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info, adversarial)
@@ -137,8 +140,7 @@ class SiDDistill(Node):
             encodings = [encoded(inputs.clip, inputs.prompts, guider, x, cls.hidden.unique_id) for x in latents]
             for said in left_out(inputs.images, shares, inputs.batch_size):
                 progress.warn(said)
-            images = [real_pictures(share, inputs.clip, inputs.vae, guider, progress) for share in shares]
-            images = images or [None] * len(shapes)
+            real = [real_pictures(share, inputs.clip, inputs.vae, guider, progress) for share in shares]
             if not on_cpu:
                 comfy.model_management.unload_all_models()  # the text encoder and the VAE have done their part
             roles = roles_of(guider, process, lora, savings, initial)
@@ -146,7 +148,7 @@ class SiDDistill(Node):
             training = Training(
                 run=run,
                 roles=roles,
-                buckets=list(map(Bucket, shapes, encodings, images)),
+                buckets=list(map(Bucket, shapes, encodings, real or [None] * len(shapes))),
                 process=process,
                 device=model.load_device,
                 folder=folder,

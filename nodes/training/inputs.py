@@ -207,7 +207,7 @@ class Inputs:
     )
     options: Any = wire(Options, "From SiD Training Options: what few need to change.", optional=True)
     images: Any = wire(
-        Images, "From SiD Images: real pictures for the adversarial part. Needs the model's vae.", optional=True
+        Images, "From SiD Images: real pictures for the adversarial term. Needs the model's vae.", optional=True
     )
     student: Any = wire(
         io.Model,

@@ -16,7 +16,6 @@ from ...sid_core.data.picture_set import Picture, PictureSet
 from ...sid_core.data.pictures import Size, covers, fit, nearest_size
 from ...sid_core.data.prompts import write_prompts
 from ...sid_core.files.atomic import remove_dead
-from ...sid_core.training.settings import Settings
 from ..host import say
 from ..host.fingerprints import latents_digest
 from ..host.latents import pixels_per_cell
@@ -62,21 +61,6 @@ def shares_of(images: PictureSet | None, model: ModelPatcher, shapes: Sequence[t
     if vae is None and any(picture.image for picture in images.pictures):
         raise ValueError("Connect the model's VAE to vae: the pictures of SiD Images are to be encoded with it.")
     return [_share(images, placed, i, shape, sizes[i]) for i, shape in enumerate(shapes)]
-
-
-def unused_part(images: PictureSet | None, settings: Settings) -> list[str]:
-    """What to warn of where there are real pictures and no weight for what is learnt from them, or the reverse."""
-    if images is not None and settings.adversarial_weight == 0:
-        return [
-            "Set adversarial_weight of SiD Training Options to 0.001, say, or take the images off: with a weight of 0 "
-            "nothing is learnt from them."
-        ]
-    if images is None and settings.adversarial_weight > 0:
-        return [
-            "Connect SiD Images to images, or set adversarial_weight of SiD Training Options to 0: it is "
-            f"{settings.adversarial_weight:g}, and there are no images to learn from."
-        ]
-    return []
 
 
 def left_out(images: PictureSet | None, shares: Sequence[Share], batch: int) -> list[str]:

@@ -8,6 +8,9 @@ import torch
 from graphs import distilled, node
 from PIL import Image
 
+OPTIONS = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
+OPTIONS |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979}
+
 
 def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -72,8 +75,9 @@ def encoded(monkeypatch, comfyui):
 
 
 def trained(folder, name: str, *, options: dict | None = None, **changes) -> dict:
-    changes = {"vae": ["demo", 2], "images": ["images", 0], "iterations": 1} | changes
-    return {**distilled(run_name=name, **changes), "images": images(folder, **(options or {}))}
+    changes = {"vae": ["demo", 2], "images": ["images", 0], "options": ["weight", 0], "iterations": 1} | changes
+    weight = node("SiDTrainingOptions", **OPTIONS, adversarial_weight=1e-3)
+    return {**distilled(run_name=name, **changes), "images": images(folder, **(options or {})), "weight": weight}
 
 
 def test_a_folder_is_given_to_the_training_as_its_vae_encodes_it(run_graph, used, tmp_path):
