@@ -5,13 +5,8 @@ from ...sid_core.training.settings import Settings
 
 def before_adversarial(images: bool, settings: Settings, iterations: int) -> list[str]:
     """A sentence or two each. images: whether a run has real images connected to it."""
-    if not images and settings.adversarial_weight == 0:
-        return []
     if not images:
-        return [
-            "Connect SiD Images to images, or set adversarial_weight of SiD Training Options to 0: it is "
-            f"{settings.adversarial_weight:g}, and there are no images to learn from."
-        ]
+        return []
     if settings.adversarial_weight == 0:
         return [
             "Raise adversarial_weight of SiD Training Options, or take the images off: it is 0, so that nothing is "

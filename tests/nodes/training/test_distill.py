@@ -91,8 +91,8 @@ def untrained_generation(graph: dict) -> dict:
 
 
 def test_the_same_seed_learns_the_same_student_and_the_teacher_is_not_touched(run_graph):
-    first = run_graph(distilled(run_name="a"))
-    again = run_graph(distilled(run_name="b"))
+    first = run_graph(distilled(mode="full", run_name="a"))
+    again = run_graph(distilled(mode="full", run_name="b"))
     assert same(weights(first), weights(again))
     import comfy.model_management
 
@@ -193,7 +193,16 @@ def test_the_folder_tells_all_about_the_run(run_graph, runs):
     assert (described["iteration"], described["images"], described["prompts"]) == (5, 10, 2)
     assert described["settings"]["batch"] == 2 and described["settings"]["guidance"]["name"] == "lsg"
     assert described["schedule"] == {"iterations": 5, "save_every": 2, "preview_every": 1000, "keep_last": 2}
-    assert described["identity"].keys() == {"mode", "base", "weights", "prompts", "latent", "more_sizes", "student"}
+    assert described["identity"].keys() == {
+        "mode",
+        "base",
+        "weights",
+        "prompts",
+        "latent",
+        "more_sizes",
+        "images",
+        "student",
+    }
     assert described["versions"]["torch"] == torch.__version__ and described["versions"]["comfyui-sid"]
     rows = metrics(folder)
     assert [(row["iteration"], row["images"]) for row in rows] == [(i, 2 * i) for i in range(1, 6)]
@@ -237,7 +246,7 @@ def test_the_spread_across_seeds_is_that_of_eight_pictures_of_one_prompt(run_gra
         return looked_at[-1]
 
     monkeypatch.setattr(training, "few_step", kept)
-    graph = distilled(iterations=3, preview_every=2, run_name="seeds", batch_size=8)
+    graph = distilled(mode="full", iterations=3, preview_every=2, run_name="seeds", batch_size=8)
     # Of one style: without it, eight pictures say little of how much black there is.
     graph["positive"]["inputs"]["text"] = graph["prompts"]["inputs"]["text"] = "red apple, flat"
     graph["generated"]["inputs"]["batch_size"] = 8

@@ -50,7 +50,9 @@ def test_evaluation_changes_nothing_of_what_is_learnt(run_graph, runs):
 
 
 def test_the_best_is_the_average_of_its_iteration_and_comes_out(run_graph, runs):
-    result = run_graph(evaluated("best", iterations=6, save_every=2, keep_last=5, student_learning_rate=1e-3))
+    result = run_graph(
+        evaluated("best", mode="full", iterations=6, save_every=2, keep_last=5, student_learning_rate=1e-3)
+    )
     assert result.success, result.error
     found = scores(runs / "best")
     best = min(found, key=found.get)

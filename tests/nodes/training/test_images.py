@@ -9,7 +9,7 @@ from graphs import distilled, node
 from PIL import Image
 
 OPTIONS = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
-OPTIONS |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979}
+OPTIONS |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
 
 
 def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
