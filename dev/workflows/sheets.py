@@ -160,6 +160,58 @@ def demo_distil() -> Sheet:
     return sheet
 
 
+def demo_evaluate() -> Sheet:
+    sheet = Sheet(
+        "demo_evaluate",
+        "## How good is a student?\n\n"
+        "**SiD Evaluate** draws the same prompts by the demo teacher and by two students, and compares their pictures "
+        "as an image encoder sees them: how near, how varied, how fast. No real pictures are needed. On a CPU this "
+        "takes a minute.\n\n"
+        "1. Press **Run**. The table and the plots appear; below is a grid of the three models' pictures.\n"
+        "2. Raise *samples*: the intervals get narrower. What was drawn already is not drawn again.\n"
+        "3. Set *steps* to `4, 2, 1` to see what students do in fewer steps than they were trained for.\n\n"
+        "With your own models any CLIP_VISION will do; numbers of different ones can't be compared.",
+        note_height=290,
+    )
+    sheet.column("Models and prompt")
+    teacher = sheet.add("SiDDemoModel", "The teacher", weights="teacher")
+    four = sheet.add("SiDDemoModel", "A student of 4 steps", weights="student, 4 steps")
+    one = sheet.add("SiDDemoModel", "A student of 1 step", weights="student, 1 step")
+    prompt = _prompt(sheet, teacher["clip"], PROMPT)
+    empty = _prompt(sheet, teacher["clip"], "", title="∅-prompt (empty)")
+    sheet.column("What to compare")
+    guider = sheet.add(
+        "SiDLSGGuider", model=teacher["model"], positive=prompt, negative=empty, guidance_scale=DEMO_GUIDANCE
+    )
+    prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
+    latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=SIDE, height=SIDE)
+    sheet.column("Evaluate", width=380)
+    evaluated = sheet.add(
+        "SiDEvaluate",
+        prompts=prompts["prompts"],
+        clip=teacher["clip"],
+        vae=teacher["vae"],
+        latent=latent["LATENT"],
+        samples=64,
+        teacher_steps=20,
+        scheduler="karras",
+        batch_size=32,
+        labels="4 steps, 1 step",
+        teacher=guider["guider"],
+        clip_vision=teacher["clip_vision"],
+        student_1=four["model"],
+        student_2=one["model"],
+        control="fixed",
+        room=120,
+    )
+    sheet.column("Numbers", width=460)
+    sheet.add("PreviewAny", "Table", source=evaluated["table"], room=200)
+    sheet.add("PreviewImage", "Plots", images=evaluated["plots"], room=320)
+    sheet.column("Pictures", width=460)
+    sheet.add("SaveImage", images=evaluated["grid"], filename_prefix="sid/evaluated", room=420)
+    return sheet
+
+
 SDXL = "sdxl", "SDXL", "sd_xl_base_1.0.safetensors", "stabilityai/stable-diffusion-xl-base-1.0", 1024
 SD15 = "sd15", "SD 1.5", "v1-5-pruned-emaonly-fp16.safetensors", "Comfy-Org/stable-diffusion-v1-5-archive", 512
 
@@ -180,6 +232,55 @@ def sd15_distil_lora() -> Sheet:
     return _checkpoint_distil(*SD15, preset="SD1.5, LoRA")
 
 
+def sd15_distil_images() -> Sheet:
+    name, family, checkpoint, repository, size = SD15
+    sheet = Sheet(
+        "sd15_distil_images",
+        f"## Distil {family} with real pictures, and keep the best\n\n"
+        f"As *{name}_distil_lora*, and two things more. **SiD Images**: from real pictures with captions the student "
+        "learns what its teacher does not know (the adversarial term, SiDA). Only where they are better than what the "
+        "student draws without them. **SiD Training Evaluation**: measures the student on its way, and the best comes "
+        "out.\n\n"
+        f"1. Put [{checkpoint}](https://huggingface.co/{repository}/resolve/main/{checkpoint}), or a fine-tune of it, "
+        "into `models/checkpoints`, and any image encoder (CLIP vision) into `models/clip_vision`; choose both.\n"
+        "2. Give *SiD Images* a folder of some thousand pictures of 512 pixels or more, a `.txt` with the caption "
+        "beside each.\n"
+        "3. Press **Run**. *adversarial_weight* of *SiD Training Options* is how much the pictures count.",
+        note_height=330,
+    )
+    sheet.column("Model and prompt", width=340)
+    base = sheet.add("CheckpointLoaderSimple", "The teacher", ckpt_name=checkpoint)
+    eye = sheet.add("CLIPVisionLoader", "Image encoder", clip_name=cleanstyle_sheets.VISION)
+    prompt = _prompt(sheet, base["CLIP"], PHOTOGRAPH)
+    empty = _prompt(sheet, base["CLIP"], "", title="∅-prompt (empty)")
+    sheet.column("What to learn", width=340)
+    guider = sheet.add("SiDZeroCFGGuider", model=base["MODEL"], positive=prompt, negative=empty)
+    pictures = sheet.add("SiDImages", folder="my_pictures")
+    latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=size, height=size)
+    options = sheet.add("SiDTrainingOptions")
+    evaluation = sheet.add("SiDTrainingEvaluation", clip_vision=eye["CLIP_VISION"])
+    sheet.column("Distil", width=380)
+    student = sheet.add(
+        "SiDDistill",
+        guider=guider["guider"],
+        clip=base["CLIP"],
+        prompts=pictures["prompts"],
+        latent=latent["LATENT"],
+        vae=base["VAE"],
+        iterations=5000,
+        run_name=f"{name}_images",
+        preset="SD1.5, LoRA",
+        options=options["options"],
+        images=pictures["images"],
+        evaluation=evaluation["evaluation"],
+        control="fixed",
+        room=320,
+    )["student"]
+    sheet.column("Use the student")
+    sheet.add("SiDSaveStudent", model=student, filename_prefix=f"{name}_images_student")
+    return sheet
+
+
 SHEETS = [
     demo_sample_student,
     demo_sample_student_stock,
@@ -187,10 +288,12 @@ SHEETS = [
     demo_teacher_zero_cfg,
     demo_teacher_anti_cfg,
     demo_distil,
+    demo_evaluate,
     sdxl_sample_student,
     sd15_sample_student,
     sdxl_distil_lora,
     sd15_distil_lora,
+    sd15_distil_images,
     *cleanstyle_sheets.SHEETS,
 ]
 

@@ -104,7 +104,7 @@ def test_nodes_are_called_one_thing(name, comfyui_server):
         assert node["properties"]["cnr_id"] == ("comfyui-sid" if ours else other)
 
 
-@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("name", [name for name in DEMOS if name != "demo_evaluate"])
 def test_the_demo_workflows_run(name, run_graph, comfyui):
     graph = api_graph(name)
     for node in graph.values():
@@ -114,6 +114,18 @@ def test_the_demo_workflows_run(name, run_graph, comfyui):
     assert result.error is None
     (saved,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
     assert_pictures(comfyui.base_directory / "output", result.outputs[saved]["images"], 8)
+
+
+def test_the_demo_s_evaluation_has_teacher_and_students_with_what_each_costs(run_graph):
+    """20 guided steps, 4 steps and 1, and every number is there."""
+    graph = api_graph("demo_evaluate")
+    (evaluate,) = (key for key, node in graph.items() if node["class_type"] == "SiDEvaluate")
+    result = run_graph(graph)
+    assert result.success, result.error
+    models = json.loads(result.value(evaluate, 3))["models"]
+    assert [row["metrics"]["forwards an image"]["value"] for row in models] == [40, 4, 1]
+    assert [row["metrics"]["kernel distance"]["value"] is None for row in models] == [True, False, False]
+    assert result.value(evaluate, 2).shape[0] == 1
 
 
 def test_the_demo_s_cleanstyle_shows_one_style_picture_and_three_others_beside_it(run_graph, comfyui):
