@@ -26,7 +26,7 @@ def folder(tmp_path) -> Path:
 
 def with_images(folder: Path, name: str, options: dict | None = None, **changes) -> dict:
     defaults = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
-    defaults |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979}
+    defaults |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
     wires = {"vae": ["demo", 2], "images": ["images", 0], "options": ["options", 0]}
     return {
         **distilled(run_name=name, **(LORA | wires | changes)),
