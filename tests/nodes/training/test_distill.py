@@ -193,16 +193,8 @@ def test_the_folder_tells_all_about_the_run(run_graph, runs):
     assert (described["iteration"], described["images"], described["prompts"]) == (5, 10, 2)
     assert described["settings"]["batch"] == 2 and described["settings"]["guidance"]["name"] == "lsg"
     assert described["schedule"] == {"iterations": 5, "save_every": 2, "preview_every": 1000, "keep_last": 2}
-    assert described["identity"].keys() == {
-        "mode",
-        "base",
-        "weights",
-        "prompts",
-        "latent",
-        "more_sizes",
-        "images",
-        "student",
-    }
+    known = {"mode", "base", "weights", "prompts", "latent", "more_sizes", "images", "student"}
+    assert described["identity"].keys() == known
     assert described["versions"]["torch"] == torch.__version__ and described["versions"]["comfyui-sid"]
     rows = metrics(folder)
     assert [(row["iteration"], row["images"]) for row in rows] == [(i, 2 * i) for i in range(1, 6)]
