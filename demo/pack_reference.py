@@ -7,7 +7,7 @@ Run by a maintainer whenever the pictures or the codec change; needs `gather_pic
 
 and, when there is a new teacher, to draw its own samples of the protocol's prompts into the same file:
 
-    python demo/pack_reference.py --teacher-samples 50 dpmpp_2m karras 5
+    python demo/pack_reference.py --teacher-samples 50 lcm karras 5
 """
 
 import argparse
