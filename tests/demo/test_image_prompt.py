@@ -160,7 +160,7 @@ def test_what_is_dropped_is_the_packs_own_nothing(demo, lessons, monkeypatch, wh
 
 
 def test_a_picture_is_its_own_image_prompt_under_its_own_caption(demo, lessons, monkeypatch, few_pictures):
-    """known by its colour in the latent and in what is seen, and by its words; the style is told two times of three"""
+    """known by its colour in the latent and in what is seen, and by its words; the style is told one time of three"""
     import train_image_prompt
 
     model, clip, vae, eye = demo
@@ -183,7 +183,7 @@ def test_a_picture_is_its_own_image_prompt_under_its_own_caption(demo, lessons, 
     told = [torch.equal(row, captions[index, True]) for index, row in zip(in_latents.tolist(), contexts, strict=True)]
     for index, styled, row in zip(in_latents.tolist(), told, contexts, strict=True):
         assert torch.equal(row, captions[index, styled])
-    assert 0.4 < sum(told) / len(told) < 0.9
+    assert 0.1 < sum(told) / len(told) < 0.6
 
 
 def test_learning_lowers_the_loss_and_only_the_adapter_changes(demo, lessons, adapter, tmp_path):

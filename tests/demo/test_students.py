@@ -24,7 +24,7 @@ def teacher(protocol):
 
 @pytest.mark.parametrize(
     ("file", "steps", "farther", "share"),
-    [("student_4_steps.safetensors", 4, 1.0, 0.9), ("student_1_step.safetensors", 1, 1.8, 0.75)],
+    [("student_4_steps.safetensors", 4, 1.4, 0.9), ("student_1_step.safetensors", 1, 2.4, 0.75)],
 )
 def test_a_shipped_student_is_near_its_teacher_and_passes_it_in_as_many_steps(
     score, teacher, file, steps, farther, share
