@@ -167,7 +167,7 @@ def demo_evaluate() -> Sheet:
         "**SiD Evaluate** draws the same prompts by the demo teacher and by two students, and compares their pictures "
         "as an image encoder sees them: how near, how varied, how fast. No real pictures are needed. On a CPU this "
         "takes a minute.\n\n"
-        "1. Press **Run**. The table and the plots appear; below is a grid of the three models' pictures.\n"
+        "1. Press **Run**. The table appears on *SiD Evaluate*, and right of it plots and the three models' pictures.\n"
         "2. Raise *samples*: the intervals get narrower. What was drawn already is not drawn again.\n"
         "3. Set *steps* to `4, 2, 1` to see what students do in fewer steps than they were trained for.\n\n"
         "With your own models any CLIP_VISION will do; numbers of different ones can't be compared.",
@@ -202,10 +202,9 @@ def demo_evaluate() -> Sheet:
         student_1=four["model"],
         student_2=one["model"],
         control="fixed",
-        room=120,
+        room=300,
     )
-    sheet.column("Numbers", width=460)
-    sheet.add("PreviewAny", "Table", source=evaluated["table"], room=200)
+    sheet.column("Plots", width=460)
     sheet.add("PreviewImage", "Plots", images=evaluated["plots"], room=320)
     sheet.column("Pictures", width=460)
     sheet.add("SaveImage", images=evaluated["grid"], filename_prefix="sid/evaluated", room=420)

@@ -59,7 +59,7 @@ def same(a: dict, b: dict) -> bool:
 
 def student(result) -> dict:
     assert result.success, result.error
-    return {key: patch[0][1][1][0] for key, patch in result.value("distilled").patches.items()}
+    return result.value("distilled").get_attachment("sid_student_lora")
 
 
 def test_a_batch_is_what_encoding_those_prompts_afresh_gives(run_graph, used):
