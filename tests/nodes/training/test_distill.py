@@ -22,8 +22,10 @@ def student_of(result):
 
 
 def weights(result) -> dict[str, torch.Tensor]:
-    """The student's weights out of the MODEL's patches."""
-    return {key: patch[0][1][1][0] for key, patch in student_of(result).items()}
+    """The student's: its LoRA, or what the MODEL's patches set of a whole network."""
+    patches = student_of(result)
+    lora = result.value("distilled").get_attachment("sid_student_lora")
+    return lora or {key: patch[0][1][1][0] for key, patch in patches.items()}
 
 
 def same(a: dict, b: dict) -> bool:
