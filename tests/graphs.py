@@ -47,6 +47,13 @@ def sampled(
     }
 
 
+def training_options(**changes: Any) -> dict[str, Any]:
+    """SiD Training Options with its defaults, but for these."""
+    defaults = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
+    defaults |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
+    return node("SiDTrainingOptions", **(defaults | changes))
+
+
 def distilled(**changes: Any) -> Graph:
     """A very short distillation of the demo teacher into a LoRA, a tenth of the time of a whole network's, and two
     pictures of the student."""

@@ -7,20 +7,21 @@ features tells them from the student's (section 4.3).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from distribution_matching import matching_gradient, surrogate_loss
 from gan_head import classifier_loss, features_of, student_gan_loss
-from real_pairs import RealPictures
 from torch import Tensor, nn
 
 from sid_pack.sid_core.data.conditioning import Cond, EncodedPrompts
+from sid_pack.sid_core.data.pairs import RealPictures
 from sid_pack.sid_core.method.losses import fake_score_loss
 from sid_pack.sid_core.method.process import VP
-from sid_pack.sid_core.method.sampling import few_step, step_times
-from sid_pack.sid_core.training.distill import Predictors, generator_for
+from sid_pack.sid_core.method.sampling import step_times
+from sid_pack.sid_core.training.batch import Predictors, noisy_input
+from sid_pack.sid_core.training.distill import generator_for
 from sid_pack.sid_core.training.run import NotFiniteError, Run, diverged, set_learning_rates
 from sid_pack.sid_core.training.settings import draw_score_times
 
@@ -35,30 +36,6 @@ class Judge:
     layer: nn.Module
     head: nn.Module
     pictures: RealPictures
-
-
-def simulated_input(
-    student: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond, times: Tensor, noises: list[Tensor], process: VP
-) -> tuple[Tensor, Tensor]:
-    """What the student is given in the last of `times` when it samples from noises[0] on, and that time as (B,).
-
-    noises: one for each of the times. Without gradient. → (B, C, …), (B,).
-    """
-    first, *later = noises
-    t = times[-1].to(first.device).expand(len(first))
-    if not later:
-        return process.diffuse(torch.zeros_like(first), first, t), t
-    following = iter(later)
-    with torch.no_grad():
-        x_t = few_step(
-            lambda x_t, t: student(x_t, t, cond),
-            first,
-            times[:-1],
-            process,
-            next_noise=lambda: next(following),
-            t_end=times[-1],
-        )
-    return x_t, t
 
 
 def dmd2(
@@ -101,7 +78,7 @@ def dmd2(
             rows = torch.randint(len(prompts), (settings.batch,), generator=draw)
             cond = on_device(prompts.batch(rows))
             noises = [noise(draw) for _ in range(step + 1)]
-            x_t, t = simulated_input(predict.student, cond, times[: step + 1], noises, process)
+            x_t, t = noisy_input(predict.student, times[: step + 1], cond, process, noises)
             with torch.set_grad_enabled(update == 0):  # the last pictures are the student's to learn from
                 x_g = predict.student(x_t, t, cond)
             generated = x_g.detach()

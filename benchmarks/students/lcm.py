@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import torch
 from consistency import consistent, ddim_step, pseudo_huber, solver_times
 from dmd2 import advance, updated
-from real_pairs import RealPictures
 from torch import nn
 
 from sid_pack.sid_core.data.conditioning import EncodedPrompts
+from sid_pack.sid_core.data.pairs import RealPictures
 from sid_pack.sid_core.method.process import VP
 from sid_pack.sid_core.training.distill import Predictors, generator_for
 from sid_pack.sid_core.training.run import Run, set_learning_rates

@@ -1,7 +1,5 @@
 """Real pictures with the captions that students are distilled on, for the methods that learn from pictures too."""
 
-from typing import Protocol
-
 import torch
 from pictures import TRAINING, Pictures, at_sizes, placed
 from torch import Tensor, nn
@@ -9,15 +7,6 @@ from torch import Tensor, nn
 from sid_pack.sid_core.data.conditioning import Cond, EncodedPrompts
 
 PAIRS_A_CAPTION = 9  # as many as there are styles
-
-
-class RealPictures(Protocol):
-    """Text-image pairs of one size, ready to train on."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Cond]:
-        """Of these pairs (B,): latents (B, C, H, W) in the network's own scale, and their captions' conditioning."""
 
 
 class RealPairs:

@@ -2,7 +2,7 @@
 
 from . import cleanstyle_sheets
 from .demo import PICTURES, SHOWN, SIDE, STYLES_LISTED
-from .sheet import Output, Sheet
+from .sheet import Node, Output, Sheet, Value
 
 PROMPT = "red apple"
 TRAINING_PROMPTS = "emoji_names.txt"
@@ -258,23 +258,18 @@ def sd15_distil_images() -> Sheet:
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=size, height=size)
     options = sheet.add("SiDTrainingOptions")
     evaluation = sheet.add("SiDTrainingEvaluation", clip_vision=eye["CLIP_VISION"])
-    sheet.column("Distil", width=380)
-    student = sheet.add(
-        "SiDDistill",
+    student = _distil_checkpoint(
+        sheet,
+        base,
         guider=guider["guider"],
-        clip=base["CLIP"],
         prompts=pictures["prompts"],
         latent=latent["LATENT"],
-        vae=base["VAE"],
-        iterations=5000,
         run_name=f"{name}_images",
         preset="SD1.5, LoRA",
         options=options["options"],
         images=pictures["images"],
         evaluation=evaluation["evaluation"],
-        control="fixed",
-        room=320,
-    )["student"]
+    )
     sheet.column("Use the student")
     sheet.add("SiDSaveStudent", model=student, filename_prefix=f"{name}_images_student")
     return sheet
@@ -362,20 +357,15 @@ def _checkpoint_distil(name: str, family: str, checkpoint: str, repository: str,
     guider = sheet.add("SiDLSGGuider", model=base["MODEL"], positive=prompt, negative=empty, guidance_scale=1.5)
     prompts = sheet.add("SiDPrompts", text="\n".join(FIRST_LOOK))
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=size, height=size)
-    sheet.column("Distil", width=380)
-    student = sheet.add(
-        "SiDDistill",
+    student = _distil_checkpoint(
+        sheet,
+        base,
         guider=guider["guider"],
-        clip=base["CLIP"],
         prompts=prompts["prompts"],
         latent=latent["LATENT"],
-        vae=base["VAE"],
-        iterations=5000,
         run_name=f"{name}_lora",
         preset=preset,
-        control="fixed",
-        room=320,
-    )["student"]
+    )
     sheet.column("Use the student")
     sheet.add("SiDSaveStudent", model=student, filename_prefix=f"{name}_student")
     sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=size, height=size)
@@ -383,6 +373,20 @@ def _checkpoint_distil(name: str, family: str, checkpoint: str, repository: str,
     sheet.column("Picture", width=420)
     sheet.add("SaveImage", images=image, filename_prefix=f"sid/{name}_distilled", room=420)
     return sheet
+
+
+def _distil_checkpoint(sheet: Sheet, base: Node, **inputs: Value) -> Output:
+    """A column with SiD Distill on a loaded checkpoint. → the student."""
+    sheet.column("Distil", width=380)
+    return sheet.add(
+        "SiDDistill",
+        clip=base["CLIP"],
+        vae=base["VAE"],
+        iterations=5000,
+        control="fixed",
+        room=320,
+        **inputs,
+    )["student"]
 
 
 def _demo(sheet: Sheet, weights: str) -> tuple[Output, Output, Output]:

@@ -15,6 +15,7 @@ from ...sid_core.evaluation.feature_rows import FeatureRows
 from ...sid_core.training.distill import generator_for
 from ..host.fingerprints import digest_of, text_encoder_parts
 from ..host.image_features import ImageFeatures, likeness
+from ..training.previews import first_frames
 from .contenders import Contender
 from .progress import EvaluationProgress
 from .prompting import Prompting, batches
@@ -136,9 +137,7 @@ class Gathering:
             latents, each = contender.draw(conditioning, noise[places], seed)
             seconds += time.perf_counter() - began
             forwards += each * len(places)
-            decoded = self.vae.decode(latents)
-            decoded = decoded[:, 0] if decoded.ndim == 5 else decoded  # of a video its beginning
-            for place, picture in zip(places, decoded, strict=True):
+            for place, picture in zip(places, first_frames(self.vae.decode(latents)), strict=True):
                 found[place] = picture
         return torch.stack(found).float().clamp(0, 1), seconds / len(turns), forwards / len(turns)
 

@@ -15,10 +15,11 @@ from ...sid_core.evaluation.streamed import (
     precision_and_recall,
     variety,
 )
+from ..training.evaluation import FRECHET, KERNEL
 from .gathering import Gathered
 
 NEIGHBOURS = 3
-KERNEL, FRECHET, PRECISION, RECALL = "kernel distance", "Fréchet distance", "precision", "recall"
+PRECISION, RECALL = "precision", "recall"
 VARIETY, CLIP_SCORE, FORWARDS, SECONDS = "variety", "CLIP score", "forwards an image", "seconds an image"
 METRICS = (KERNEL, FRECHET, PRECISION, RECALL, VARIETY, CLIP_SCORE, FORWARDS, SECONDS)
 DISTANCES = METRICS[:4]

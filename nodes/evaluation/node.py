@@ -1,7 +1,6 @@
 """How good students are: models × steps × prompts in, a table, plots, pictures side by side and JSON out."""
 
 import json
-import re
 import tempfile
 from itertools import count
 from pathlib import Path
@@ -16,13 +15,13 @@ from torch import Tensor
 
 from ...sid_core.files.atomic import remove_dead, write_new
 from ..host import say
+from ..host.folder_names import named_folder
 from ..host.image_features import ImageFeatures, TextFeatures
 from ..host.inputs import widgets
 from ..host.latents import model_latent
 from ..host.node import Node
 from ..pictures.bars import Bars, draw_bars
 from ..pictures.grid import labelled_rows
-from ..sampling.save_names import RESERVED
 from .contenders import Contender, student, teacher
 from .gathering import Gathered, Gathering, features_of_images, require_one_family
 from .inputs import EvaluationInputs
@@ -62,16 +61,6 @@ def features_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "sid_features"
 
 
-def evaluation_folder(name: str) -> Path:
-    """output/sid_evaluations/NAME. Raises ValueError for a name that is no plain folder name on every system."""
-    if not re.fullmatch(r"[\w\-][\w\- ]{0,99}(?<! )", name) or RESERVED.fullmatch(name):
-        raise ValueError(
-            "Set name to letters, digits, spaces, '-' and '_', up to 100 of them, such as evaluation; it is "
-            f"{name!r:.60}."
-        )
-    return Path(folder_paths.get_output_directory()) / "sid_evaluations" / name
-
-
 class SiDEvaluate(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -96,7 +85,7 @@ class SiDEvaluate(Node):
     @classmethod
     def execute(cls, **given):
         inputs = EvaluationInputs(**given)
-        folder = evaluation_folder(inputs.name)
+        folder = named_folder("sid_evaluations", "name", inputs.name, "evaluation")
         contenders = contenders_of(inputs)
         features = None if inputs.clip_vision is None else ImageFeatures(inputs.clip_vision)
         texts, why_no_clip_score = text_features(inputs, features)

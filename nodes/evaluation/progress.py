@@ -4,9 +4,7 @@ import time
 
 import comfy.model_management
 
-from ...sid_core.words import log
-from ..host import say
-from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, Progress, duration
+from ..host.progress import Progress, duration
 
 
 class EvaluationProgress(Progress):
@@ -27,10 +25,4 @@ class EvaluationProgress(Progress):
         self.bar.update_absolute(min(round(self.done), self.total), self.total)
         now = time.monotonic()
         left = (now - self.began) / self.done * max(0.0, self.total - self.done) if self.done else None
-        text = note if left is None else f"{note}, {duration(left)} left"
-        if now - self.said_on_node > NODE_SECONDS:
-            self.said_on_node = now
-            say.on_node("\n".join([text, *self.lines]), self.node_id)
-        if now - self.said_on_console > CONSOLE_SECONDS:
-            self.said_on_console = now
-            log.info("%s", text)
+        self._say(note if left is None else f"{note}, {duration(left)} left", now)

@@ -8,6 +8,8 @@ from torch.nn.functional import cosine_similarity
 
 from .fingerprints import digest_of
 
+EMBEDS = "image_embeds"
+
 
 class ImageFeatures:
     """The features that a CLIP_VISION sees pictures by. name: which network, and which of its outputs.
@@ -33,27 +35,31 @@ class ImageFeatures:
 
     @cached_property
     def name(self) -> str:
-        output, features = self._see(torch.full((1, 64, 64, 3), 0.5))
         size = getattr(self.clip_vision, "image_size", None)
         seen = f", {size}x{size} pixels" if size else ""
-        return f"{type(self.clip_vision.patcher.model).__name__}{seen}, {output}, {features.shape[1]} numbers"
+        return f"{type(self.clip_vision.patcher.model).__name__}{seen}, {self._tried[0]}, {self.width} numbers"
 
-    @cached_property
+    @property
     def width(self) -> int:
-        return self._see(torch.full((1, 64, 64, 3), 0.5))[1].shape[1]
+        return self._tried[1].shape[1]
 
-    @cached_property
+    @property
     def is_projected(self) -> bool:
         """Whether these are a CLIP's image embeddings, which texts may be compared with."""
-        return self.name.find("image_embeds") >= 0
+        return self._tried[0] == EMBEDS
+
+    @cached_property
+    def _tried(self) -> tuple[str, Tensor]:
+        """What it makes of a grey picture."""
+        return self._see(torch.full((1, 64, 64, 3), 0.5))
 
     def _see(self, pictures: Tensor) -> tuple[str, Tensor]:
         """Which output, and it."""
         with torch.inference_mode():  # in which the host has loaded its weights
             seen = self.clip_vision.encode_image(pictures, crop=False)
-        embeds = getattr(seen, "image_embeds", None)
+        embeds = getattr(seen, EMBEDS, None)
         if isinstance(embeds, Tensor) and embeds.ndim == 2:
-            return "image_embeds", embeds.float().cpu()
+            return EMBEDS, embeds.float().cpu()
         hidden = getattr(seen, "last_hidden_state", None)
         if not isinstance(hidden, Tensor) or hidden.ndim != 3:
             raise ValueError(

@@ -69,8 +69,10 @@ def check_inputs(schema: io.Schema, values: dict[str, Any]) -> None:
     lists has a list for each.
     """
     for widget in schema.inputs:
-        given = values[widget.id] if schema.is_input_list and widget.id in values else [values.get(widget.id)]
-        for value in given if widget.id in values else ():
+        if widget.id not in values:
+            continue
+        given = values[widget.id]
+        for value in given if schema.is_input_list else [given]:
             if expected := _expected_instead(widget, value):
                 raise ValueError(f"Set {widget.display_name or widget.id} to {expected}; it is {f'{value!r:.60}'}.")
 

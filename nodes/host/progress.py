@@ -59,7 +59,10 @@ class Progress:
         left = seconds / done * (self.total - iteration)
         rate = done * self.batch / seconds
         text = f"step {iteration}/{self.total}, {note}, {rate:.1f} images/s, {duration(left)} left"
-        last = iteration == self.total
+        self._say(text, now, last=iteration == self.total)
+
+    def _say(self, text: str, now: float, last: bool = False) -> None:
+        """On the node and in the console, but for what follows too soon on the one before; the last always."""
         if last or now - self.said_on_node > NODE_SECONDS:
             self.said_on_node = now
             say.on_node("\n".join([text, *self.lines]), self.node_id)

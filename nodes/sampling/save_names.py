@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...sid_core.words import unquoted
+from ..host.folder_names import RESERVED
 from .student_list import LORA, WHOLE
 
 FORBIDDEN = r'<>:"|?*'  # on Windows, where files are copied to as well
-RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 LONGEST = 200  # bytes of a name; file systems take 255, and a number is added
 DATE = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy|yy")
 # As ComfyUI names them for its own save nodes, and its browser the same.

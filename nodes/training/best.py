@@ -2,10 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Protocol
 
 import comfy.model_management
 import torch
@@ -15,47 +14,24 @@ from torch import Tensor
 from ...sid_core.data.conditioning import Cond
 from ...sid_core.evaluation.distances import frechet_distance, kernel_distance
 from ...sid_core.files.plain import is_count, is_number, parse
-from ...sid_core.files.run_folder import BEST_STUDENT, TEACHER_FEATURES, RunFolder
+from ...sid_core.files.run_folder import BEST_STUDENT, TEACHER_FEATURES
 from ...sid_core.files.student import StudentInfo
 from ...sid_core.files.tensors import NotACheckpointError, read_tensors, write_tensors
-from ...sid_core.method.process import VP, Flow
 from ...sid_core.method.sampling import few_step, step_times
-from ...sid_core.training.distill import Bucket, generator_for
-from ...sid_core.training.run import Run
+from ...sid_core.training.distill import generator_for
 from ...sid_core.words import log
 from ..host import say
 from ..host.fingerprints import digest_of
 from ..host.image_features import ImageFeatures
-from ..host.progress import Progress
 from .curves import FRECHET_DISTANCE, KERNEL_DISTANCE
 from .evaluation import KERNEL, EvaluationInputs
-from .memory import Savings
+from .loop import Training
 from .previews import first_frames
-from .roles import Roles
 
 AT_ONCE = 16  # pictures that noise is drawn for together, whatever goes through the network at once
 STUDENT_NOISE, TEACHER_NOISE, ORDER = -2, -3, -4  # no ranks, so that training never draws the same
 SCORED = "sid.best"  # in the best student's metadata: iteration, score and by what
 LONGEST = 1000
-
-
-class Trained(Protocol):
-    """What an evaluation looks at, and is done in, of a run on its way: a `loop.Training`."""
-
-    run: Run
-    roles: Roles
-    buckets: Sequence[Bucket]
-    process: VP | Flow
-    device: torch.device
-    folder: RunFolder
-    identity: dict[str, str]
-    progress: Progress
-    schedule: Any
-    savings: Savings
-
-    def drawn(self, draw: Callable[[], Tensor]) -> Tensor: ...
-
-    def save(self) -> None: ...
 
 
 @dataclass
@@ -81,7 +57,7 @@ class Evaluation:
         """Evaluations since the best."""
         return sum(iteration > self.best[0] for iteration in self.scores) if self.best else 0
 
-    def recall(self, training: Trained) -> None:
+    def recall(self, training: Training) -> None:
         """What the folder knows of evaluations up to the run's iteration."""
         rows = training.folder.metrics.rows()
         self.scores = {row["iteration"]: row[self.metric] for row in rows if self.metric in row}
@@ -98,7 +74,7 @@ class Evaluation:
         if self._is_best(self.scores.get(at)):
             self._keep(training, at, self.scores[at])
 
-    def stops(self, training: Trained) -> bool:
+    def stops(self, training: Training) -> bool:
         """Evaluate where that is due; → whether the run is to end, for it got no better for as long as is borne."""
         at, end = training.run.iteration, training.schedule.iterations
         if at > 0 and (at % self.asked.every == 0 or at >= end) and at not in self.scores:
@@ -112,7 +88,7 @@ class Evaluation:
         )
         return True
 
-    def _evaluate(self, training: Trained) -> None:
+    def _evaluate(self, training: Training) -> None:
         at, settings = training.run.iteration, training.run.settings
         times = step_times(settings.steps, process=training.process, t_init=settings.t_init)
         with training.run.averaged_weights():
@@ -131,18 +107,18 @@ class Evaluation:
     def _is_best(self, score: float | None) -> bool:
         return score is not None and (self.best is None or score < self.best[1])
 
-    def _keep(self, training: Trained, iteration: int, score: float) -> None:
+    def _keep(self, training: Training, iteration: int, score: float) -> None:
         """Write the averaged student as best.safetensors: the one before is there until this one is whole."""
         facts = {"iteration": iteration, "score": score, "by": self._by(training)}
         metadata = self.info.to_metadata() | {SCORED: json.dumps(facts)}
         write_tensors(training.folder.path / BEST_STUDENT, self.tensors(), metadata)
         self.best = iteration, score
 
-    def _by(self, training: Trained) -> str:
+    def _by(self, training: Training) -> str:
         """Digest of all that scores have to have in common to be compared."""
         return digest_of(self.asked.metric, self._of_teacher(training))
 
-    def _of_teacher(self, training: Trained) -> str:
+    def _of_teacher(self, training: Training) -> str:
         """Of all that the teacher's pictures depend on."""
         settings, asked = training.run.settings, self.asked
         known = [self._vae_and_features, training.identity, list(training.buckets[0].latent_shape), settings.seed]
@@ -152,7 +128,7 @@ class Evaluation:
     def _vae_and_features(self) -> str:
         return digest_of(self.vae.patcher, self.features.digest)
 
-    def _teacher(self, training: Trained) -> Tensor:
+    def _teacher(self, training: Training) -> Tensor:
         """The teacher's features (N, D), drawn once for a run."""
         path, drawn_for = training.folder.path / TEACHER_FEATURES, self._of_teacher(training)
         if path.exists():
@@ -173,7 +149,7 @@ class Evaluation:
         write_tensors(path, {"features": features}, {"of": drawn_for})
         return features
 
-    def _features(self, training: Trained, times: Tensor, noise: int, whose: str) -> Tensor:
+    def _features(self, training: Training, times: Tensor, noise: int, whose: str) -> Tensor:
         """Of the prompts in an order that is the same each time, and from the same noise."""
         bucket, count = training.buckets[0], self.asked.samples
         order = torch.randperm(len(bucket.prompts), generator=generator_for(training.run.settings.seed, 0, ORDER))
@@ -189,7 +165,7 @@ class Evaluation:
                 found.append(self.features.of(first_frames(pictures)).clone())
         return torch.cat(found).clone()
 
-    def _latents(self, training: Trained, rows: Tensor, times: Tensor, draw: tuple[int, int]) -> Tensor:
+    def _latents(self, training: Training, rows: Tensor, times: Tensor, draw: tuple[int, int]) -> Tensor:
         """Pictures (B, C, …) of these prompts in the method's scale: the student's own way, or DDIM for the teacher.
 
         draw: the number of the first picture, and whose noise.

@@ -1,12 +1,9 @@
 """Distillation in the graph: a guided teacher and prompts in, a few-step student out."""
 
 import hashlib
-import re
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import comfy.model_management
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -19,6 +16,7 @@ from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
 from ..host.fingerprints import weights_digest
+from ..host.folder_names import named_folder
 from ..host.inputs import widgets
 from ..host.latents import latent_shapes, model_latent, unusual_size
 from ..host.model import compute_dtype, process_of, signature_of
@@ -29,7 +27,6 @@ from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
 from ..sampling.loras import lora_tensors
 from ..sampling.patches import before_distilling
-from ..sampling.save_names import RESERVED
 from ..sampling.students import PREFIX, load_student
 from .adversarial import before_adversarial
 from .best import Evaluation
@@ -45,16 +42,6 @@ from .roles import LoRAOptions, Roles, full_roles, lora_roles
 from .trial import require_trainable, try_out
 
 Shape = tuple[int, ...]  # (C, H, W) of latents
-
-
-def run_folder(name: str) -> Path:
-    """output/sid_runs/NAME. Raises ValueError for a name that is no plain folder name on every system."""
-    if not re.fullmatch(r"[\w\-][\w\- ]{0,99}(?<! )", name) or RESERVED.fullmatch(name):
-        raise ValueError(
-            "Set run_name to letters, digits, spaces, '-' and '_', up to 100 of them, such as my student; it is "
-            f"{name!r:.60}."
-        )
-    return Path(folder_paths.get_output_directory()) / "sid_runs" / name
 
 
 def identity_of(inputs: Inputs, model: ModelPatcher, shapes: list[Shape]) -> dict[str, str]:
@@ -126,7 +113,8 @@ class SiDDistill(Node):
         shares = shares_of(inputs.images, model, shapes, inputs.vae)
         lora, on_cpu = inputs.lora(), model.load_device.type == "cpu"
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
-        with RunFolder(run_folder(inputs.run_name), inputs.keep_last) as folder, with_gradients():
+        place = named_folder("sid_runs", "run_name", inputs.run_name, "my student")
+        with RunFolder(place, inputs.keep_last) as folder, with_gradients():
             progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
             sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
             for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
@@ -145,6 +133,7 @@ class SiDDistill(Node):
                 comfy.model_management.unload_all_models()  # the text encoder and the VAE have done their part
             roles = roles_of(guider, process, lora, savings, initial)
             run = Run(roles.student, roles.fake, settings, loss_scaling=compute_dtype(model) == torch.float16)
+            evaluation = evaluation_of(inputs, model, info, run)
             training = Training(
                 run=run,
                 roles=roles,
@@ -156,14 +145,14 @@ class SiDDistill(Node):
                 progress=progress,
                 schedule=inputs.schedule(),
                 savings=savings,
+                evaluation=evaluation,
             )
-            training.evaluation = evaluation_of(inputs, model, info, run)
             progress.tell(training.plan_memory(inputs.micro_batch))
             if inputs.existing_run == START_OVER:
                 training.start_over()
             training.resume()
             training.train(show)
-            student = student_of(teacher.model_patcher, training, info, model if lora else None)
+            student = student_of(teacher.model_patcher, training, evaluation, info, model if lora else None)
         return io.NodeOutput(student, str(folder.path))
 
 
@@ -176,12 +165,17 @@ def roles_of(
     return full_roles(guider, process, savings, initial.with_ordinary_weights() if initial else None)
 
 
-def student_of(base: ModelPatcher, training: Training, info: StudentInfo, adapted: ModelPatcher | None) -> ModelPatcher:
+def student_of(
+    base: ModelPatcher,
+    training: Training,
+    evaluation: Evaluation | None,
+    info: StudentInfo,
+    adapted: ModelPatcher | None,
+) -> ModelPatcher:
     """What was learnt, as a MODEL: the best, where that is evaluated and asked for, else the last.
 
     adapted: the MODEL that the LoRAs are on; None where the whole network was trained.
     """
-    evaluation = training.evaluation
     if evaluation is not None and evaluation.asked.student == BEST and evaluation.best is not None:
         iteration, score = evaluation.best
         training.progress.remark(

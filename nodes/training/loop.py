@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import comfy.model_management
 import comfyui_version
@@ -27,7 +28,6 @@ from ...sid_core.training.settings import ADAM_8_BIT, shown_name
 from ...sid_core.words import log
 from ..host import say
 from ..host.progress import Progress
-from .best import Evaluation
 from .curves import draw_metrics
 from .memory import Demand, Savings, forwards_at_once, gigabytes, is_out_of_memory, plan, release
 from .previews import sample_few_step, shown_steps
@@ -46,6 +46,16 @@ class Schedule:
     save_every: int
     preview_every: int
     keep_last: int  # checkpoints
+
+
+class Evaluator(Protocol):
+    """What looks at a run on its way: see `best.Evaluation`."""
+
+    def recall(self, training: "Training") -> None:
+        """What the run's folder knows of it already."""
+
+    def stops(self, training: "Training") -> bool:
+        """Look where that is due; → whether the run is to end."""
 
 
 @dataclass
@@ -67,7 +77,7 @@ class Training:
     savings: Savings
     health: Health = field(init=False)
     saved: int = 0
-    evaluation: Evaluation | None = None
+    evaluation: Evaluator | None = None
 
     def __post_init__(self) -> None:
         self.health = Health(self.run.settings.batch)

@@ -8,7 +8,6 @@ is there after an interruption need not be made again. Every row has a checksum,
 import contextlib
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files.tensors import write_tensors
+from ..files.tensors import checksum, write_tensors
 from ..words import log
 from .conditioning import Cond, stack
 from .prompts import PromptFile
@@ -158,16 +157,6 @@ def _starts(shard: Any, name: str, shapes: Tensor) -> list[int]:
     if shapes.min() < 0 or [starts[-1]] != shard.get_slice(name).get_shape():
         raise DamagedShardError("its tables don't fit its values")
     return starts
-
-
-def checksum(cond: Cond) -> int:
-    """CRC-32 of names, kinds, shapes and values."""
-    crc = 0
-    for name in sorted(cond):
-        values = cond[name].detach().contiguous().cpu()
-        crc = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode(), crc)
-        crc = zlib.crc32(values.flatten().view(torch.uint8).numpy(), crc)
-    return crc
 
 
 def _packed(conds: Sequence[Cond]) -> dict[str, Tensor]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files.tensors import write_tensors
+from ..files.tensors import checksum, write_tensors
 from ..words import log
-from .encodings import DamagedShardError, checksum, opened_shard
+from .encodings import DamagedShardError, opened_shard
 
 FORMAT = "sid-latents-1"
 SHARD = 64  # pictures: what a killed process loses at most

@@ -1,15 +1,13 @@
 """Features of drawn pictures on disk, a file for each batch, so that what was drawn need not be drawn again."""
 
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..files.plain import is_number, parse
-from ..files.tensors import NotACheckpointError, read_tensors, write_tensors
+from ..files.tensors import NotACheckpointError, checksum, read_tensors, write_tensors
 from ..words import log
 
 FORMAT = "sid-features-1"
@@ -62,7 +60,7 @@ class FeatureFolder:
         return self.path / f"{number:07}.safetensors"
 
     def _write(self, file: Path, tensors: dict[str, Tensor], said: dict[str, float]) -> None:
-        facts = said | {"checksum": _checksum(tensors)}
+        facts = said | {"checksum": checksum(tensors)}
         write_tensors(file, tensors, {SAID: json.dumps({"format": FORMAT} | facts)})
 
     def _read(self, file: Path, what: str) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -74,19 +72,10 @@ class FeatureFolder:
             said = parse(metadata.get(SAID, ""), LONGEST)
             if not isinstance(said, dict) or said.pop("format", None) != FORMAT:
                 raise ValueError("it is of another version")
-            if not all(map(is_number, said.values())) or said["checksum"] != _checksum(tensors):
+            if not all(map(is_number, said.values())) or said["checksum"] != checksum(tensors):
                 raise ValueError("its checksum is wrong")
             return tensors, said
         except (NotACheckpointError, ValueError, KeyError) as error:
             why = getattr(error, "why", None) or error
             log.warning("%s is damaged (%s): its %s on are drawn again", Path(file.parent.name, file.name), why, what)
             return {}, {}
-
-
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    crc = 0
-    for name in sorted(tensors):
-        values = tensors[name].detach().contiguous().cpu()
-        crc = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode(), crc)
-        crc = zlib.crc32(values.flatten().view(torch.uint8).numpy(), crc)
-    return crc

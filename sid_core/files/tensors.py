@@ -1,5 +1,6 @@
 """The one way this project writes and reads a file of tensors: safetensors, whole or not at all."""
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,6 +32,16 @@ class NotACheckpointError(ValueError):
 def damaged(path: Path, why: str) -> NotACheckpointError:
     """The error for a file that only another copy of it can help."""
     return NotACheckpointError(f"Copy or download {path.name} again: {why}.", why)
+
+
+def checksum(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 of names, kinds, shapes and values."""
+    crc = 0
+    for name in sorted(tensors):
+        values = tensors[name].detach().contiguous().cpu()
+        crc = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode(), crc)
+        crc = zlib.crc32(values.flatten().view(torch.uint8).numpy(), crc)
+    return crc
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -121,7 +121,7 @@ def part_of(
     cond = {name: values.to(device) for name, values in prompts.batch(draws.prompts).items()}
     uncond = {name: values.to(device) for name, values in prompts.unconditional(len(draws.prompts)).items()}
     noises = [noise.to(device) for noise in draws.noises]
-    return Part(draws, cond, uncond, *_noisy_input(student, times, cond, process, noises))
+    return Part(draws, cond, uncond, *noisy_input(student, times, cond, process, noises))
 
 
 def finite_samples(*predictions: Tensor) -> Tensor:
@@ -136,10 +136,14 @@ def only(gradient: Tensor, samples: Tensor) -> Tensor:
     return kept
 
 
-def _noisy_input(
+def noisy_input(
     student: Predictor, times: Tensor, cond: Cond, process: Process, noises: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What the student is given at the last of `times`, and that time as (B,); the steps before it without gradient."""
+    """What the student is given at the last of `times`, (B, C, …), and that time as (B,), when it samples from the
+    first noise on: its steps before are done without gradient.
+
+    noises: one for each of the times.
+    """
     first, *others = noises
     t = times[-1].to(first.device).expand(len(first))
     if not others:

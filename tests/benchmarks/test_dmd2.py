@@ -47,7 +47,7 @@ class Gaussians:
 
 @pytest.mark.parametrize("step", [0, 1, 3])
 def test_the_simulated_input_is_what_the_sampler_gives_the_network(step):
-    from dmd2 import simulated_input
+    from sid_pack.sid_core.training.batch import noisy_input
 
     predict, cond = toy_predictor(ToyNetwork(), PROCESS), toy_prompts().batch(torch.tensor([0, 1, 2, 1]))
     times = step_times(4, process=PROCESS, t_init=999)
@@ -61,7 +61,7 @@ def test_the_simulated_input_is_what_the_sampler_gives_the_network(step):
     later = iter(noises[1:])
     few_step(student, noises[0], times, PROCESS, next_noise=lambda: next(later))
     expected = seen[step]
-    x_t, t = simulated_input(predict, cond, times[: step + 1], noises[: step + 1], PROCESS)
+    x_t, t = noisy_input(predict, times[: step + 1], cond, PROCESS, noises[: step + 1])
     torch.testing.assert_close((x_t, t), (expected[0].detach(), expected[1]))
     assert not x_t.requires_grad
 

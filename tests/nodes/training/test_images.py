@@ -5,11 +5,8 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from graphs import distilled, node
+from graphs import distilled, node, training_options
 from PIL import Image
-
-OPTIONS = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
-OPTIONS |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
 
 
 def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
@@ -76,7 +73,7 @@ def encoded(monkeypatch, comfyui):
 
 def trained(folder, name: str, *, options: dict | None = None, **changes) -> dict:
     changes = {"vae": ["demo", 2], "images": ["images", 0], "options": ["weight", 0], "iterations": 1} | changes
-    weight = node("SiDTrainingOptions", **OPTIONS, adversarial_weight=1e-3)
+    weight = training_options(adversarial_weight=1e-3)
     return {**distilled(run_name=name, **changes), "images": images(folder, **(options or {})), "weight": weight}
 
 

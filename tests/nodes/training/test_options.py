@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from graphs import distilled, node
+from graphs import distilled, node, training_options
 
 ALL = {
     "warm_up_iterations": 3,
@@ -34,9 +34,7 @@ def test_options_reach_the_run(run_graph):
 
 def test_the_options_defaults_are_those_without_the_node(run_graph):
     without = settings_of(run_graph(distilled(run_name="without")))
-    defaults = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
-    defaults |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
-    graph = distilled(run_name="defaults", options=["options", 0]) | {"options": node("SiDTrainingOptions", **defaults)}
+    graph = distilled(run_name="defaults", options=["options", 0]) | {"options": training_options()}
     assert settings_of(run_graph(graph)) == without
 
 

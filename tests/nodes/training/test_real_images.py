@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graphs import distilled, node
+from graphs import distilled, node, training_options
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -25,15 +25,13 @@ def folder(tmp_path) -> Path:
 
 
 def with_images(folder: Path, name: str, options: dict | None = None, **changes) -> dict:
-    defaults = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
-    defaults |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
     wires = {"vae": ["demo", 2], "images": ["images", 0], "options": ["options", 0]}
     return {
         **distilled(run_name=name, **(LORA | wires | changes)),
         "images": node(
             "SiDImages", folder=str(folder), column="caption", common_caption="", small_pictures="leave out"
         ),
-        "options": node("SiDTrainingOptions", **(defaults | ON | (options or {}))),
+        "options": training_options(**(ON | (options or {}))),
     }
 
 

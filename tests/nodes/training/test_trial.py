@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from fakes import text_encoder, tiny_nodes
-from graphs import distilled, node
+from graphs import distilled, node, training_options
 
 LORA = {"mode": "lora", "student_rank": 4, "fake_rank": 2}
 
@@ -150,10 +150,8 @@ def test_a_first_time_of_another_kind_of_model_is_refused_before_prompts_are_enc
 def test_an_optimizer_that_is_not_installed_is_told_of_before_prompts_are_encoded(run_graph, tiny, monkeypatch):
     for name in ("bitsandbytes", "bitsandbytes.optim"):  # which another test may have imported
         monkeypatch.setitem(sys.modules, name, None)
-    options = {"warm_up_iterations": 0, "fake_updates": 1, "gradient_norm": 0.0, "weighting": "as published"}
-    options |= {"caption_dropout": 0.1, "score_time_low": 20, "score_time_high": 979, "adam_epsilon": 1e-8}
     graph = of_tiny("sd15", **LORA, options=["options", 0], run_name="8 bits")
-    graph["options"] = node("SiDTrainingOptions", **options, optimizer="Adam, 8 bits")
+    graph["options"] = training_options(optimizer="Adam, 8 bits")
     result = run_graph(graph)
     assert "bitsandbytes" in result.error
     assert set(tiny) == {"red apple", ""}
