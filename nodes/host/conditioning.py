@@ -33,12 +33,17 @@ def fixed_lengths(model: ModelPatcher, conditioning: list, latent: Tensor) -> di
     return {name: cond.cond.shape[1] for name, cond in conds.items() if cond.cond.ndim == 3 and not _repeatable(cond)}
 
 
-def _conds(model: ModelPatcher, conditioning: list, latent: Tensor) -> dict[str, comfy.conds.CONDRegular]:
+def require_plain(conditioning: list) -> None:
+    """Raise ValueError for what training can't honour: several entries, areas, masks, control, hooks, ranges."""
     if len(conditioning) != 1 or (found := UNUSABLE & conditioning[0][1].keys()):
         what = f"{len(conditioning)} entries" if len(conditioning) != 1 else ", ".join(sorted(found))
         raise ValueError(
             f"Connect a CLIP Text Encode directly: the conditioning has {what}; distillation needs one plain prompt."
         )
+
+
+def _conds(model: ModelPatcher, conditioning: list, latent: Tensor) -> dict[str, comfy.conds.CONDRegular]:
+    require_plain(conditioning)
     context, extra = conditioning[0]
     pixels = pixels_per_cell(model)
     size = {"width": latent.shape[-1] * pixels, "height": latent.shape[-2] * pixels}  # SDXL's size conditioning

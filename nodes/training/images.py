@@ -9,11 +9,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.data.image_sources import LISTS, entries
-from ...sid_core.data.picture_set import Gathering, PictureSet
+from ...sid_core.data.picture_set import Caption, EncodedCaption, Gathering, PictureSet
 from ...sid_core.data.pictures import SUFFIXES
 from ...sid_core.data.text_files import TextFile, files_under
 from ...sid_core.words import log
 from ..host import reach, say
+from ..host.conditioning import require_plain
+from ..host.fingerprints import digest_of
 from ..host.node import Node
 from .prompts import Prompts, Reading, may_be_read
 
@@ -47,25 +49,35 @@ def _state(file: TextFile) -> tuple:
     return file.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def with_texts(values: Sequence[Tensor], texts: Sequence[str]) -> Iterator[tuple[Tensor, str]]:
-    """Each picture of `values`, (B, …) each, with its text.
+def with_captions(values: Sequence[Tensor], captions: Sequence[Caption]) -> Iterator[tuple[Tensor, Caption]]:
+    """Each picture of `values`, (B, …) each, with its caption.
 
-    texts: one for each picture or for each of `values`, or one for all; or none. Raises ValueError for another number.
+    captions: one for each picture or for each of `values`, or one for all; or none. Raises ValueError for another
+    number.
     """
     count = sum(map(len, values))
-    if len(texts) == count:
-        each = list(texts)
-    elif len(texts) == len(values):
-        each = [text for value, text in zip(values, texts, strict=True) for _ in range(len(value))]
-    elif len(texts) <= 1:
-        each = [*texts, ""][:1] * count
+    if len(captions) == count:
+        each = list(captions)
+    elif len(captions) == len(values):
+        each = [caption for value, caption in zip(values, captions, strict=True) for _ in range(len(value))]
+    elif len(captions) <= 1:
+        each = [*captions, ""][:1] * count
     else:
         raise ValueError(
-            f"Connect as many texts as pictures, or one for all: images and latents have {count} pictures, and there "
-            f"are {len(texts)} texts."
+            f"Connect as many texts or conditioning as pictures, or one for all: images and latents have {count} "
+            f"pictures, and there are {len(captions)} of these."
         )
-    pictures = (picture for value in values for picture in value)
-    return ((picture, text.strip()) for picture, text in zip(pictures, each, strict=True))
+    return zip((picture for value in values for picture in value), each, strict=True)
+
+
+def captions_of(texts: Sequence[Any] | None, conditioning: Sequence[Any] | None) -> list[Caption]:
+    """What came over one of the two wires. Raises ValueError for both, and for what training can't honour."""
+    if texts and conditioning:
+        raise ValueError("Connect texts or conditioning, not both: each is a caption for all pictures of wires.")
+    for one_of_them in conditioning or ():
+        require_plain(one_of_them)
+    encoded = (EncodedCaption(digest_of(one_of_them).encode(), one_of_them) for one_of_them in conditioning or ())
+    return [*(text.strip() for text in texts or ()), *encoded]
 
 
 def tensors(name: str, given: Sequence[Any] | None, dimensions: tuple[int, ...]) -> list[Tensor]:
@@ -79,7 +91,9 @@ def tensors(name: str, given: Sequence[Any] | None, dimensions: tuple[int, ...])
 def told(found: PictureSet, gathering: Gathering) -> list[str]:
     """What was found and what was left out, as lines."""
     origins = ", ".join(f"{count:,} from {origin}" for origin, count in gathering.origins.most_common())
-    lines = [f"{found}: {len(found.pictures):,} pictures, {len(found.captions):,} captions ({origins})"]
+    lines = [
+        f"{found}: {len(found.pictures):,} pictures, {len(found.captions) + len(found.encoded):,} captions ({origins})"
+    ]
     if gathering.repeated:
         lines.append(f"{gathering.repeated:,} left out that are there twice, picture and caption")
     if skipped := gathering.skipped:
@@ -124,18 +138,25 @@ class SiDImages(Node):
                     tooltip="What to do with pictures that are smaller than the size to learn: leave them out, or "
                     "scale them up, which teaches the student their blur.",
                 ),
-                io.Image.Input("images", optional=True, tooltip="Pictures, one or a list. Needs texts."),
+                io.Image.Input(
+                    "images", optional=True, tooltip="Pictures, one or a list. Needs texts or conditioning."
+                ),
                 io.Latent.Input(
                     "latents",
                     optional=True,
                     tooltip="Pictures that the model's VAE has encoded, one or a list, of the sizes to learn. Needs "
-                    "texts.",
+                    "texts or conditioning.",
                 ),
                 io.String.Input(
                     "texts",
                     optional=True,
                     force_input=True,
                     tooltip="The captions of images and latents, in that order: one for each, or one for all.",
+                ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The captions, encoded already, in place of texts. The output prompts has texts alone.",
                 ),
             ],
             outputs=[
@@ -148,7 +169,15 @@ class SiDImages(Node):
 
     @classmethod
     def fingerprint_inputs(
-        cls, folder=("",), column=("",), common_caption=("",), small_pictures=("",), images=(), latents=(), texts=()
+        cls,
+        folder=("",),
+        column=("",),
+        common_caption=("",),
+        small_pictures=("",),
+        images=(),
+        latents=(),
+        texts=(),
+        conditioning=(),
     ):
         if not all(isinstance(name, str) for name in folder):
             return float("nan")  # it comes over a wire, and is not known before: look again each time
@@ -157,7 +186,7 @@ class SiDImages(Node):
         return hashlib.sha256(everything.encode()).hexdigest()
 
     @classmethod
-    def execute(cls, folder, column, common_caption, small_pictures, images=(), latents=(), texts=()):
+    def execute(cls, folder, column, common_caption, small_pictures, images=(), latents=(), texts=(), conditioning=()):
         reading = Reading(cls.hidden.unique_id, "pictures")
         gathering = Gathering(one("common_caption", common_caption).strip())
         if name := one("folder", folder).strip():
@@ -170,11 +199,12 @@ class SiDImages(Node):
         pictures = tensors("images", images, (4,))
         encoded = tensors("latents", [latent and latent.get("samples") for latent in latents or ()], (4, 5))
         cut = sum(map(len, pictures))
-        for number, (picture, text) in enumerate(reading.watched(with_texts([*pictures, *encoded], texts or ()))):
+        wired = with_captions([*pictures, *encoded], captions_of(texts, conditioning))
+        for number, (picture, caption) in enumerate(reading.watched(wired)):
             if number < cut:
-                gathering.add_image(f"picture {number + 1} of images", picture, text)
+                gathering.add_image(f"picture {number + 1} of images", picture, caption)
             else:
-                gathering.add_latent(f"picture {number - cut + 1} of latents", picture, text)
+                gathering.add_latent(f"picture {number - cut + 1} of latents", picture, caption)
         small = one("small_pictures", small_pictures)
         pairs = gathering.finish(scale_up=small == SCALE_UP)
         for name, why in gathering.skipped:

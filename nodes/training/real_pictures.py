@@ -10,6 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...sid_core.data.conditioning import EncodedPrompts, Joined, PromptSet
 from ...sid_core.data.latent_files import SHARD, KeptLatents, LatentFiles
 from ...sid_core.data.pairs import Pairs
 from ...sid_core.data.picture_set import Picture, PictureSet
@@ -17,6 +18,7 @@ from ...sid_core.data.pictures import Size, covers, fit, nearest_size
 from ...sid_core.data.prompts import write_prompts
 from ...sid_core.files.atomic import remove_dead
 from ..host import say
+from ..host.conditioning import conditioning_tensors
 from ..host.fingerprints import latents_digest
 from ..host.latents import pixels_per_cell
 from ..host.progress import Progress
@@ -31,14 +33,16 @@ LEFT_OUT = -1
 class Share:
     """The pairs whose pictures are trained at one size.
 
-    shape: (C, …) of their latents; size: (width, height) in pixels. pairs: (N, 2), of each the picture's place in
-    `pictures` and the text's in `texts`.
+    shape: (C, …) of their latents; size: (width, height) in pixels. conditionings: captions that are encoded already.
+    pairs: (N, 2), of each the picture's place in `pictures` and the caption's in `texts`, or after them in
+    `conditionings`.
     """
 
     shape: tuple[int, ...]
     size: Size
     pictures: list[Picture]
     texts: list[str]
+    conditionings: list[list]
     pairs: Tensor
 
 
@@ -99,8 +103,19 @@ def real_pictures(share: Share, clip, vae, guider: SiDGuider, progress: Progress
     if not share.pictures:
         return None
     latents = _latents(share, vae, guider.model_patcher, progress)
-    prompts = write_prompts(share.texts)
-    return Pairs(latents, encoded(clip, prompts, guider, torch.zeros(1, *share.shape), progress.node_id), share.pairs)
+    return Pairs(latents, _captions(share, clip, guider, progress), share.pairs)
+
+
+def _captions(share: Share, clip, guider: SiDGuider, progress: Progress) -> EncodedPrompts:
+    latent, model = torch.zeros(1, *share.shape), guider.model_patcher
+    parts: list[EncodedPrompts] = []
+    if share.texts:
+        parts.append(encoded(clip, write_prompts(share.texts), guider, latent, progress.node_id))
+    if share.conditionings:
+        uncond = conditioning_tensors(model, guider.empty_prompt, latent)
+        conds = [conditioning_tensors(model, given, latent, like=uncond) for given in share.conditionings]
+        parts.append(PromptSet.of([""] * len(conds), conds, uncond))
+    return parts[0] if len(parts) == 1 else Joined(*parts)
 
 
 def _placed(picture: Picture, shapes: Sequence[tuple[int, ...]], sizes: Sequence[Size], scale_up: bool) -> int:
@@ -119,14 +134,17 @@ def _placed(picture: Picture, shapes: Sequence[tuple[int, ...]], sizes: Sequence
 
 def _share(images: PictureSet, placed: list[int], which: int, shape: tuple[int, ...], size: Size) -> Share:
     here = {row: place for place, row in enumerate(row for row, i in enumerate(placed) if i == which)}
-    texts: dict[int, int] = {}
-    pairs = [
-        (here[picture], texts.setdefault(caption, len(texts)))
-        for picture, caption in images.pairs.tolist()
-        if picture in here
-    ]
-    captions = [images.captions[row] for row in texts]
-    return Share(shape, size, [images.pictures[row] for row in here], captions, torch.tensor(pairs))
+    pairs = [(picture, caption) for picture, caption in images.pairs.tolist() if picture in here]
+    captions = {caption: place for place, caption in enumerate(sorted({caption for _, caption in pairs}))}
+    of_texts = len(images.captions)
+    return Share(
+        shape,
+        size,
+        [images.pictures[row] for row in here],
+        [images.captions[row] for row in captions if row < of_texts],
+        [images.encoded[row - of_texts].conditioning for row in captions if row >= of_texts],
+        torch.tensor([(here[picture], captions[caption]) for picture, caption in pairs]),
+    )
 
 
 def _latents(share: Share, vae, model: ModelPatcher, progress: Progress) -> KeptLatents:

@@ -67,6 +67,31 @@ class EncodedPrompts(Protocol):
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The prompts of `first`, and after them those of `second`; the ∅-prompt is the first's."""
+
+    first: EncodedPrompts
+    second: EncodedPrompts
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def batch(self, rows: Tensor) -> Cond:
+        """Conditioning of the given prompts (B,), as (B, …)."""
+        later = rows >= len(self.first)
+        conds: list[Cond] = []
+        for prompts, mine in ((self.first, rows[~later]), (self.second, rows[later] - len(self.first))):
+            if len(mine):
+                found = prompts.batch(mine)
+                conds += [select(found, row[None]) for row in torch.arange(len(mine))]
+        places = torch.cat([(~later).nonzero()[:, 0], later.nonzero()[:, 0]])
+        return select(stack(conds), places.argsort())
+
+    def unconditional(self, batch: int) -> Cond:
+        return self.first.unconditional(batch)
+
+
+@dataclass(frozen=True)
 class PromptSet:
     """texts: N prompts; cond: their conditioning (N, …); uncond: the ∅-prompt's (1, …)."""
 

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,7 +16,8 @@ from .pictures import Size, UnusablePictureError, decode, from_values, opened, r
 from .prompts import PromptFile, write_prompts
 from .text_files import TextFile
 
-WITHIN, COMMON, WIRED = "the pictures' own files", "common_caption", "texts"  # where captions come from
+# Where captions come from.
+WITHIN, COMMON, WIRED, ENCODED = "the pictures' own files", "common_caption", "texts", "conditioning"
 MOST_TEXT = 1 << 20  # characters of a caption
 NO_CAPTION = "it has no caption"
 
@@ -36,17 +38,29 @@ class Picture:
     latent: Tensor | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class EncodedCaption:
+    """A caption of which nothing is known but its encoding. digest: of `conditioning`, which only the host can read."""
+
+    digest: bytes
+    conditioning: Any = field(repr=False, compare=False)
+
+
+Caption = str | EncodedCaption
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class PictureSet:
     """N pairs of pictures and captions.
 
-    pairs: (N, 2), whole numbers: of each the picture, and the caption. digest: of all pairs, in their order. scale_up:
-    whether pictures smaller than the size they are trained at may be used. As a text it is its length alone: nodes that
-    show any value show it to whoever can reach the server.
+    pairs: (N, 2), whole numbers: of each the picture, and the caption: one of `captions`, or after these one of
+    `encoded`. digest: of all pairs, in their order. scale_up: whether pictures smaller than the size they are trained
+    at may be used. As a text it is its length alone: nodes that show any value show it to whoever can reach the server.
     """
 
     pictures: tuple[Picture, ...]
     captions: PromptFile
+    encoded: tuple[EncodedCaption, ...]
     pairs: Tensor
     scale_up: bool
     digest: str
@@ -71,7 +85,7 @@ class Gathering:
         self.origins: Counter[str] = Counter()
         self.repeated = 0
         self._pictures: dict[bytes, tuple[int, Picture]] = {}
-        self._captions: dict[str, int] = {}
+        self._captions: dict[Caption, int] = {}
         self._pairs: dict[tuple[int, int], None] = {}
 
     def __len__(self) -> int:
@@ -90,7 +104,7 @@ class Gathering:
         digest = hashlib.sha256(data).digest()
         self._add(Picture(file.name, digest, size, lambda: _again(file, digest)), caption, origin)
 
-    def add_image(self, name: str, pixels: Tensor, caption: str) -> None:
+    def add_image(self, name: str, pixels: Tensor, caption: Caption) -> None:
         """pixels: (H, W, 1, 3 or 4), from 0 to 1."""
         try:
             image = from_values(pixels.float().cpu().numpy())
@@ -100,7 +114,7 @@ class Gathering:
         digest = hashlib.sha256(f"{image.size} ".encode() + image.tobytes()).digest()
         self._add(Picture(name, digest, image.size, lambda: image), caption, WIRED)
 
-    def add_latent(self, name: str, latent: Tensor, caption: str) -> None:
+    def add_latent(self, name: str, latent: Tensor, caption: Caption) -> None:
         """latent: (C, …)."""
         if not latent.isfinite().all():
             self.skip(name, "it has values that are not finite")
@@ -117,12 +131,15 @@ class Gathering:
         if not self._pairs:
             raise ValueError(self._why_none())
         pictures = tuple(picture for _, picture in self._pictures.values())
-        pairs = torch.tensor(list(self._pairs))
         digest = hashlib.sha256(b"scaled up" * scale_up)
-        texts = [hashlib.sha256(text.encode()).digest() for text in self._captions]
+        captions = list(self._captions)
         for picture, caption in self._pairs:
-            digest.update(pictures[picture].digest + texts[caption])
-        return PictureSet(pictures, write_prompts(self._captions), pairs, scale_up, digest.hexdigest())
+            digest.update(pictures[picture].digest + _digest(captions[caption]))
+        texts = [caption for caption in captions if isinstance(caption, str)]
+        encoded = [caption for caption in captions if not isinstance(caption, str)]
+        places = {caption: place for place, caption in enumerate([*texts, *encoded])}
+        pairs = torch.tensor([(picture, places[captions[caption]]) for picture, caption in self._pairs])
+        return PictureSet(pictures, write_prompts(texts), tuple(encoded), pairs, scale_up, digest.hexdigest())
 
     def _why_none(self) -> str:
         if any(why == NO_CAPTION for _, why in self.skipped):
@@ -133,12 +150,14 @@ class Gathering:
         reasons = "; ".join(f"{count}x {why}" for why, count in Counter(why for _, why in self.skipped).most_common(3))
         return f"Give pictures that can be used: there are none{f' ({reasons})' * bool(reasons)}."
 
-    def _add(self, picture: Picture, caption: str, origin: str) -> None:
+    def _add(self, picture: Picture, caption: Caption, origin: str) -> None:
         caption, origin = (caption, origin) if caption else (self.common_caption, COMMON)
         if not caption:
             self.skip(picture.name, NO_CAPTION)
             return
-        if len(caption) > MOST_TEXT or not _is_whole(caption):
+        if isinstance(caption, EncodedCaption):
+            origin = ENCODED
+        elif len(caption) > MOST_TEXT or not _is_whole(caption):
             self.skip(picture.name, "its caption has half a character in it, or is longer than a caption can be")
             return
         row, _ = self._pictures.setdefault(picture.digest, (len(self._pictures), picture))
@@ -160,6 +179,10 @@ def _again(file: TextFile, digest: bytes) -> Image.Image:
     except UnusablePictureError as error:
         why = str(error)
     raise ValueError(f"Queue again, so that the pictures are read anew: {file.name} is not what it was ({why}).")
+
+
+def _digest(caption: Caption) -> bytes:
+    return hashlib.sha256(caption.encode()).digest() if isinstance(caption, str) else caption.digest
 
 
 def _is_whole(text: str) -> bool:

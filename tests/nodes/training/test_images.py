@@ -169,7 +169,7 @@ def test_comfyui_s_own_dataset_nodes_give_pictures_latents_and_texts(run_graph, 
     }
     graph = trained("", "own") | nodes
     refused = run_graph(graph)
-    assert not refused.success and "as many texts as pictures" in refused.error
+    assert not refused.success and "as many texts or conditioning as pictures" in refused.error
     del graph["images"]["inputs"]["latents"]
     result = run_graph(graph)
     assert result.success, result.error
@@ -183,6 +183,35 @@ def test_comfyui_s_own_dataset_nodes_give_pictures_latents_and_texts(run_graph, 
     rows = torch.arange(3)
     assert torch.equal(used[1][0].images.batch(rows)[0], pictures.batch(rows)[0])
     assert torch.equal(used[1][0].images.batch(rows)[1]["c_crossattn"], pictures.batch(rows)[1]["c_crossattn"])
+
+
+def test_captions_that_are_encoded_already_are_those_of_their_pictures_beside_texts_of_a_folder(
+    run_graph, used, comfyui, tmp_path
+):
+    folder_of(comfyui.base_directory / "input" / "encoded", 3)
+    folder_of(tmp_path, 2)
+    nodes = {
+        "loaded": node("LoadImageTextDataSetFromFolder", folder="encoded"),
+        "made": node(
+            "MakeTrainingDataset", images=["loaded", 0], vae=["demo", 2], clip=["demo", 1], texts=["loaded", 1]
+        ),
+        "images": images(tmp_path, images=["loaded", 0], conditioning=["made", 1]),
+    }
+    graph = trained("", "encoded") | nodes
+    result = run_graph(graph)
+    assert result.success, result.error
+    pairs = used[0][0].images
+    del graph["images"]["inputs"]["conditioning"]
+    graph["images"]["inputs"]["texts"] = ["loaded", 1]
+    result = run_graph(graph)
+    assert result.success, result.error
+    expected, rows = used[1][0].images, torch.tensor([4, 0, 3, 1, 2])
+    assert len(pairs) == len(expected) == 5
+    assert torch.equal(pairs.batch(rows)[0], expected.batch(rows)[0])
+    assert torch.equal(pairs.batch(rows)[1]["c_crossattn"], expected.batch(rows)[1]["c_crossattn"])
+    graph["images"]["inputs"]["conditioning"] = ["made", 1]
+    refused = run_graph(graph)
+    assert not refused.success and "texts or conditioning, not both" in refused.error
 
 
 def test_latents_of_another_model_are_refused(run_graph):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sid_pack.sid_core.data.conditioning import PromptSet, replace_rows, select, stack
+from sid_pack.sid_core.data.conditioning import Joined, PromptSet, replace_rows, select, stack
 
 
 def prompt(value: float, length: int = 2, width: int = 3, **extra: float) -> dict[str, torch.Tensor]:
@@ -71,3 +71,16 @@ def test_the_empty_prompt_may_be_shorter_or_longer_than_the_rows_it_replaces():
     assert mixed[0, :, 0].tolist() == [0, 3, 0, 3] and mixed[1].eq(2).all()
     longer = replace_rows({"c_crossattn": other["c_crossattn"]}, torch.tensor([False]), prompt(5, length=3))
     assert longer["c_crossattn"][0, :, 0].tolist() == [0, 3, 0, 3, 0, 3]
+
+
+def test_joined_prompts_are_those_of_one_list():
+    conds = [prompt(i, length=2 if i < 3 else 4) for i in range(5)]
+    uncond = prompt(9)
+    names = [str(i) for i in range(5)]
+    whole = PromptSet.of(names, conds, uncond)
+    joined = Joined(PromptSet.of(names[:2], conds[:2], uncond), PromptSet.of(names[2:], conds[2:], uncond))
+    assert len(joined) == 5
+    for rows in ([3, 0, 4, 1, 1], [4, 2]):
+        batch, expected = joined.batch(torch.tensor(rows)), whole.batch(torch.tensor(rows))
+        assert torch.equal(batch["c_crossattn"], expected["c_crossattn"])
+    assert joined.batch(torch.tensor([1, 0]))["c_crossattn"][:, :, 0].tolist() == [[1, 1], [0, 0]]
