@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from itertools import product
 from typing import Any
 
 from sid_pack.sid_core.method.guidance import Guidance
@@ -54,7 +53,9 @@ class Contestant:
     beta1: float = 0.0
 
     def grid(self) -> list[Choice]:
-        return [Choice(*pair) for pair in product(RATES, self.knobs)]
+        """All rates at the middle value of the knob, then its other values at the middle rate."""
+        rate, knob = RATES[len(RATES) // 2], self.knobs[len(self.knobs) // 2]
+        return [Choice(r, knob) for r in RATES] + [Choice(rate, k) for k in self.knobs if k != knob]
 
     def trained_for(self, steps: int) -> int:
         """An LCM is of no number of steps: the one tuned for 4 is sampled in 2 as well."""
@@ -182,8 +183,8 @@ TRIAL_SEED = 1000  # of trainings and drawings: no other run has it
 
 
 def full_sizes(images: int) -> Sizes:
-    batch = 32
-    return Sizes(batch, whole(images, batch), whole(images // TRIAL_SHARE, batch), (0, 1, 2), None, 256, 2)
+    batch = 16
+    return Sizes(batch, whole(images, batch), whole(images // TRIAL_SHARE, batch), (0, 1, 2), 512, 256, 1)
 
 
 def quick_sizes(images: int) -> Sizes:
@@ -192,7 +193,7 @@ def quick_sizes(images: int) -> Sizes:
     return Sizes(batch, whole(images, batch), whole(images // TRIAL_SHARE, batch), (0,), 64, 32, 1)
 
 
-FULL_IMAGES, QUICK_IMAGES = 8192, 160
+FULL_IMAGES, QUICK_IMAGES = 2560, 160
 
 
 def whole(images: int, batch: int) -> int:

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ from contestants import (  # noqa: E402  the pack has its name only once it is l
 from jobs import Job, OutOfTimeError  # noqa: E402
 from pictures import FILE  # noqa: E402
 from stages import Places, final_job, read, trial_jobs  # noqa: E402
+from training import attention_in_float32  # noqa: E402
 
 from sid_pack.sid_core.files.atomic import replacing  # noqa: E402
 from sid_pack.sid_core.files.run_lock import RunInUseError, RunLock  # noqa: E402
@@ -234,6 +235,8 @@ def start() -> None:
     # The nodes ask for the server; in this order, as later on the host's own comfy/utils.py hides its package utils.
     for module in ("utils.extra_config", "server", "comfy.utils"):
         importlib.import_module(module)
+    attention = importlib.import_module("comfy.ldm.modules.attention")
+    attention.optimized_attention = partial(attention_in_float32, attention.optimized_attention)
 
 
 def main() -> None:

@@ -53,7 +53,9 @@ def _train(job: Job, world: World, file: Path, place: RunFolder, deadline: float
     run.further["cost"] = cost
     place.resume(lambda checkpoint: restore(run, checkpoint, identity))
     kept = time.monotonic()
-    with roles.ready(), cost.counting(roles.network):
+    # Weights change between forwards, so no copy in lower precision is kept.
+    lower = torch.autocast(world.model.load_device.type, torch.bfloat16, cache_enabled=False)
+    with roles.ready(), lower, cost.counting(roles.network):
         while run.iteration < job.iterations:
             began = time.monotonic()
             if began > deadline:

@@ -49,7 +49,7 @@ def test_each_method_has_as_many_trials_and_as_many_images(race, sizes, places):
     from stages import trial_jobs
 
     trials = {one.name: list(trial_jobs(one, sizes, places)) for one in CONTESTANTS}
-    assert {len(jobs) for jobs in trials.values()} == {2 * 9}
+    assert {len(jobs) for jobs in trials.values()} == {2 * 5}
     assert {job.facts()["images"] for jobs in trials.values() for _, job in jobs} == {sizes.trial_images}
     files = [file for jobs in trials.values() for file, _ in jobs]
     assert len(set(files)) == len(files)
@@ -77,12 +77,12 @@ def test_the_nearest_trial_is_taken_once_all_are_done(race, places):
     from stages import best_choice
 
     lsg = BY_NAME["sid_lsg"]
-    distances = [300.0, None, 280.0, 250.0, 260.0, None, 400.0, 251.0, 255.0]
+    distances = [300.0, None, 250.0, 260.0, 251.0]
     for choice, distance in list(zip(lsg.grid(), distances, strict=True))[:-1]:
         write(places.trial(lsg, 4, choice), distance=distance)
     assert best_choice(lsg, 2, places) is None
     write(places.trial(lsg, 4, lsg.grid()[-1]), distance=distances[-1])
-    assert best_choice(lsg, 2, places) == best_choice(lsg, 4, places) == Choice(1e-3, 2.0)
+    assert best_choice(lsg, 2, places) == best_choice(lsg, 4, places) == Choice(2e-3, 3.0)
     assert best_choice(lsg, 1, places) is None
 
 
