@@ -5,9 +5,10 @@
     python benchmarks/students/race.py tune METHOD      the trials of one method
     python benchmarks/students/race.py train METHOD STEPS SEED
     python benchmarks/students/race.py measure | table | plot
+    python benchmarks/students/race.py keep             all results into one file under benchmarks/results
 
-Whatever is done has its file in .sid/race and is not done again; a training that is stopped goes on from its last
-minute. README.md has the rules and the grid. `plot` takes matplotlib.
+Whatever is done has its file in .sid/race, or is in that one file, and is not done again; a training that is stopped
+goes on from its last minute. README.md has the rules and the grid. `plot` takes matplotlib.
 """
 
 import argparse
@@ -45,6 +46,7 @@ from contestants import (  # noqa: E402  the pack has its name only once it is l
 )
 from jobs import Job, OutOfTimeError  # noqa: E402
 from pictures import FILE  # noqa: E402
+from records import file_of, keep, restore  # noqa: E402
 from stages import Places, final_job, read, trial_jobs  # noqa: E402
 from training import attention_in_float32  # noqa: E402
 
@@ -224,6 +226,7 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     commands.add_parser("measure", help="the students that are trained, and the teacher")
     commands.add_parser("table", help="what is measured, as Markdown")
     commands.add_parser("plot", help="what is measured, as pictures")
+    commands.add_parser("keep", help="put all results into one file of the project, which other machines go on from")
     args = parser.parse_args(line)
     if args.images is not None and args.images < 1:
         parser.error(f"set --images to 1 or more; it is {args.images}")
@@ -243,6 +246,10 @@ def main() -> None:
     args = parse_arguments()
     sizes = quick_sizes(args.images or QUICK_IMAGES) if args.quick else full_sizes(args.images or FULL_IMAGES)
     race = Race(sizes, FOLDER / sizes.name, args.minutes, args.pictures)
+    restore(race.places, sizes, file_of(sizes))
+    if args.command == "keep":
+        print(f"{keep(race.places, file_of(sizes))} results are in {file_of(sizes).relative_to(ROOT)}")
+        return
     if args.command == "table":
         from race_table import report
 

@@ -152,7 +152,37 @@ def test_the_table_has_means_over_seeds_and_what_diverged(race, places):
         "| SiD, LSG | 4 | 3 | 104.0 ± 4.0 | 0.500 ± 0.000 | 0.250 ± 0.000 | 0.500 ± 0.000 | 0.750 ± 0.000 | 4 | 8,192 |"
     )
     assert f"{row} 2.50 | 1.5 |" in text
-    assert "| LCM-style | 4 | 0.0005 | teacher's guidance scale 1 + ω 2 | diverged |" in text
+    assert "| LCM-style | 4 | 0.0005 | teacher's guidance scale 1 + ω 3 | diverged |" in text
+
+
+def test_another_machine_goes_on_from_the_results_and_trains_again_what_it_still_needs(race, sizes, places, tmp_path):
+    from contestants import BY_NAME
+    from records import keep, restore
+    from stages import Places
+
+    lsg, zero, begun, lcm = (BY_NAME[name] for name in ("sid_lsg", "sid_zero", "sid2a_zero", "lcm"))
+    write(places.trial(zero, 4, zero.grid()[0]), distance=300.0)
+    write(places.teacher("50"), steps=50)
+    for contestant, steps in ((lsg, 4), (zero, 4), (zero, 2), (lcm, 4)):
+        write(places.trained(contestant, steps, 0), images=16)
+    for contestant, steps in ((lsg, 4), (zero, 4), (lcm, 4)):
+        write(places.scores(contestant, steps, 0), forwards=4.0)
+    file = tmp_path / "kept.json"
+    assert keep(places, file) == 9
+    there = Places(tmp_path / "there" / "race")
+    restore(there, sizes, file)
+    gone = {
+        places.trained(lsg, 4, 0),  # sid2a_zero begins from its weights
+        places.trained(zero, 2, 0),  # not measured yet
+        places.trained(lcm, 4, 0),  # not measured in two steps yet
+    }
+    expected = {file.relative_to(places.root) for file in set(places.root.glob("*/*.json")) - gone}
+    assert {file.relative_to(there.root) for file in there.root.glob("*/*.json")} == expected
+    assert json.loads(there.teacher("50").read_text()) == {"steps": 50}
+    write(places.scores(begun, 4, 0), forwards=4.0)
+    keep(places, file)
+    restore(there, sizes, file)
+    assert there.trained(lsg, 4, 0).exists()
 
 
 def test_forwards_are_counted_by_latents_and_on_after_a_resume():
