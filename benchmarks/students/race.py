@@ -117,7 +117,7 @@ class Race:
         return Task(self.places.scores(contestant, steps, seed), do, lambda: trained.exists() and student.exists())
 
     def teachers(self) -> Iterator[Task]:
-        from run import TEACHER_2, TEACHER_4, TEACHER_50
+        from overview import TEACHER_2, TEACHER_4, TEACHER_50
 
         for setting in (TEACHER_50, TEACHER_4, TEACHER_2):
             facts = {key: value for key, value in asdict(setting).items() if key != "student"}

@@ -123,6 +123,16 @@ def test_tasks_are_done_once_in_the_order_that_they_become_ready(race, sizes, tm
     assert json.loads((tmp_path / "first.json").read_text()) == {"name": "first"}
 
 
+def test_a_race_is_trials_then_students_each_measured_then_the_teacher(race, sizes, tmp_path):
+    from contestants import BY_NAME
+
+    tasks = race.Race(sizes, tmp_path, 1.0).all_tasks([BY_NAME["lcm"], BY_NAME["dmd2"]])
+    results = [task.result.relative_to(tmp_path) for task in tasks]
+    folders = [result.parent.name for result in results]
+    assert folders == ["trials"] * 20 + ["students", "scores"] * 6 + ["teacher"] * 3
+    assert [result.stem for result in results[20:24]] == ["lcm_4_0", "lcm_4_0", "dmd2_4_0", "dmd2_4_0"]
+
+
 def test_no_task_is_begun_after_the_time(race, sizes, tmp_path):
     from jobs import OutOfTimeError
 
