@@ -39,6 +39,7 @@ HELD_OUT = {
     "recall": "recall",
 }
 SETS_HELD_OUT = (PAIRS, SUBJECTS)
+ALL_SETS = (TRAINING, *SETS_HELD_OUT, VARIETY)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def row(result: Result, first: float) -> str:
 def held_out_table(results: list[Result], protocol: Protocol) -> str:
     """What was held out of training, by set, as Markdown."""
     lines = [header(["captions of", "setting"], list(HELD_OUT))]
-    for name in SETS_HELD_OUT:
+    for name in (name for name in SETS_HELD_OUT if name in results[0].scores):
         guess = {measure: one(value) for measure, value in protocol.chance[name].items()}
         rows = {result.setting.title: result.scores[name] for result in results}
         rows |= {"real pictures": protocol.real_scores[name], "chance": guess}
@@ -190,6 +191,9 @@ def parse_arguments() -> argparse.Namespace:
     settings.add_argument("--student", nargs=2, metavar=("FILE", "STEPS"), **add)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="runs (default: %(default)s, the protocol's)")
     parser.add_argument("--captions", type=int, help="draw about this many of each set of prompts (default: all)")
+    parser.add_argument(
+        "--sets", nargs="+", choices=ALL_SETS, default=ALL_SETS, help=f"of prompts, and {TRAINING} (default: all)"
+    )
     parser.add_argument("--batch", type=int, default=BATCH, help="pictures drawn at a time (default: %(default)s)")
     parser.add_argument("--reference", type=Path, default=FILE, help="the real pictures' file (default: the shipped)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
@@ -209,7 +213,9 @@ def main() -> None:
 
     protocol = Protocol(load_reference(args.reference), comfy.model_management.get_torch_device())
     artist = Artist(protocol.captions, args.batch)
-    prompts = protocol.some_prompts(args.captions)
+    prompts = {
+        name: some for name, some in protocol.some_prompts(args.captions).items() if name in {TRAINING, *args.sets}
+    }
     results = []
     for setting in args.settings:
         results.append(evaluate(setting, artist, protocol, prompts, args.seeds))
