@@ -1,18 +1,13 @@
 """CleanStyle on a MODEL: whatever image prompts it has go on without their content."""
 
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
-from ...sid_core.method.cleanstyle import Spectrum
-from ..host.model import compute_dtype, progress_by_sigma
+from ...sid_core.words import log
+from ..host.inputs import extra
+from ..host.model import progress_by_sigma
 from ..host.node import Node
-from ..host.unet_layers import ALL, BLOCKS, Layer, chosen_layers, cross_attention_layers
+from ..host.unet_layers import ALL, BLOCKS, chosen_layers, cross_attention_layers
 from ..image_prompts.attention import (
     Attention,
     ImagePromptAttention,
@@ -21,9 +16,13 @@ from ..image_prompts.attention import (
     image_prompts,
     put_attention,
 )
-from ..image_prompts.branches import Branch, Project
+from ..image_prompts.branches import Branch
 from .joined_tokens import purify_style_references, style_references
 from .purify import HARD, OFF, SOFT, PurifiedBranch, Settings, Together
+from .spectra import image_tokens, keys_of, spectra
+from .view import view
+
+SHOWN = 8  # layers, of which the browser draws singular values: each has to be decomposed for it
 
 
 def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: str = "") -> ModelPatcher:
@@ -42,9 +41,9 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
     if not prompts:
         raise ValueError(_nothing_to_purify(model))
     layers = cross_attention_layers(model)
-    chosen = {key for layer in chosen_layers(layers, blocks, listed) for key in _keys(layer) if key in prompts}
+    chosen = {key for layer in chosen_layers(layers, blocks, listed) for key in keys_of(layer) if key in prompts}
     if not chosen:
-        there_are = dict.fromkeys(layer.name for layer in layers if any(key in prompts for key in _keys(layer)))
+        there_are = dict.fromkeys(layer.name for layer in layers if any(key in prompts for key in keys_of(layer)))
         raise ValueError(
             f"Set blocks to '{ALL}', or give the image prompt other blocks (or weight type): the image prompts "
             f"are in {', '.join(there_are)}, and none of these is in the blocks that are chosen here."
@@ -58,7 +57,7 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
             key: ImagePromptAttention(
                 base,
                 [
-                    PurifiedBranch(branch, settings, progress_at, together) if _image_tokens(branch) else branch
+                    PurifiedBranch(branch, settings, progress_at, together) if image_tokens(branch) else branch
                     for branch in branches
                 ],
             )
@@ -75,85 +74,7 @@ def _purifiable(model: ModelPatcher) -> dict[Key, tuple[Attention, tuple[Branch,
         key: (base, tuple(branch.branch if isinstance(branch, PurifiedBranch) else branch for branch in branches))
         for key, (base, branches) in image_prompts(model).items()
     }
-    return {key: parts for key, parts in found.items() if any(_image_tokens(branch) for branch in parts[1])}
-
-
-def _image_tokens(branch: Branch) -> tuple[Tensor, ...]:
-    """The conditional image tokens of a branch, and none where its keys and values can't be changed."""
-    return getattr(branch, "image_tokens", ())
-
-
-def _keys(layer: Layer) -> tuple[Key, Key]:
-    """Where ComfyUI looks for a replacement of this layer, in its order."""
-    return (*layer.block, layer.depth), layer.block
-
-
-@dataclass(frozen=True)
-class LayerSpectrum:
-    """What CleanStyle does in one layer to the keys ("k") or values ("v") of one image prompt.
-
-    image_prompt: which of those that the layer has, from 0. spectrum: of all its references, (R, N, D).
-    """
-
-    layer: Layer
-    image_prompt: int
-    which: str
-    spectrum: Spectrum
-    settings: Settings
-
-
-def spectra(model: ModelPatcher, pictures: int = 1) -> Iterator[LayerSpectrum]:
-    """All spectra of a MODEL with CleanStyle, in the order its layers run in; nothing for a MODEL without it.
-
-    pictures: of a batch, where each has its own reference. Layers that an image prompt leaves out are left out.
-    """
-    there = attn2_replacements(model)
-    for layer in sorted(cross_attention_layers(model), key=lambda layer: (layer.number, layer.depth)):
-        attention = next((there[key] for key in _keys(layer) if key in there), None)
-        for number, branch in enumerate(getattr(attention, "branches", ())):
-            if not isinstance(branch, PurifiedBranch):
-                continue
-            for which, spectrum in _spectra_of(branch.branch, layer, pictures, compute_dtype(model)).items():
-                yield LayerSpectrum(layer, number, which, spectrum, branch.settings)
-
-
-class _AskedForAll(Exception):  # noqa: N818  it is no error, but ends a call whose result is of no use
-    pass
-
-
-class _Ask:
-    """A Change that notes what a branch projects in a layer, as only the branch knows that."""
-
-    def __init__(self) -> None:
-        self.asked: dict[str, tuple[Project, Tensor]] = {}
-
-    def cond(self, which: str, project: Project, tokens: Tensor) -> Tensor:
-        self.asked[which] = (project, tokens)
-        if len(self.asked) == 2:
-            raise _AskedForAll
-        return project(tokens)
-
-    def uncond(self, which: str, project: Project, tokens: Tensor, cond_tokens: Tensor) -> Tensor:
-        return project(tokens)
-
-
-@torch.no_grad()
-def _spectra_of(branch: Branch, layer: Layer, pictures: int, dtype: torch.dtype) -> dict[str, Spectrum]:
-    """By "k" and "v"; of nothing where the branch leaves this layer out, or has zeros for it."""
-    ask = _Ask()
-    anything = torch.zeros(pictures, 1, layer.width, device=_image_tokens(branch)[0].device, dtype=dtype)
-    options = {
-        "cond_or_uncond": [0],
-        "block": layer.block,
-        "block_index": layer.depth,
-        "transformer_index": layer.number,
-        "original_shape": (pictures, 4, 1, 1),
-        "activations_shape": (pictures, layer.width, 1, 1),
-        "n_heads": 1,
-    }
-    with suppress(_AskedForAll):
-        branch(anything, anything, anything, anything, options, ask)
-    return {which: Spectrum.of(project(tokens)) for which, (project, tokens) in ask.asked.items() if tokens.any()}
+    return {key: parts for key, parts in found.items() if any(image_tokens(branch) for branch in parts[1])}
 
 
 def _nothing_to_purify(model: ModelPatcher) -> str:
@@ -186,7 +107,7 @@ def _check(settings: Settings) -> None:
 
 def _check_tokens(settings: Settings, branches: list[Branch]) -> None:
     # Layers share their tokens.
-    for tokens in {id(tokens): tokens for branch in branches for tokens in _image_tokens(branch)}.values():
+    for tokens in {id(tokens): tokens for branch in branches for tokens in image_tokens(branch)}.values():
         if settings.top_k > tokens.shape[1]:
             raise ValueError(
                 f"Lower top_k to {tokens.shape[1]} or less: it is {settings.top_k}, and the image prompt on this MODEL "
@@ -197,6 +118,14 @@ def _check_tokens(settings: Settings, branches: list[Branch]) -> None:
                 "Look for a damaged adapter or CLIP vision file, or an empty picture, or start ComfyUI with "
                 "--fp32-text-enc: the image prompt on this MODEL has NaN or infinite numbers in it."
             )
+
+
+def _shown(model: ModelPatcher, settings: Settings) -> dict | None:
+    try:
+        return view(spectra(model, most=SHOWN, settings=settings))
+    except (RuntimeError, ValueError) as error:
+        log.warning("CleanStyle shows no singular values: %s", error)  # a run can do without
+        return None
 
 
 class CleanStyle(Node):
@@ -247,33 +176,45 @@ class CleanStyle(Node):
                     tooltip="When suppression ends, 0 to 1 of the way from noise to image. The authors' is 0.3, and "
                     "0.35 for StyleShot.",
                 ),
-                io.Float.Input(
-                    "beta",
-                    default=1.0,
-                    min=0.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="Factor on the singular values after the first top_k, at all times, 0 to 10. 1 is the "
-                    "authors'; below 1 weakens them in every step.",
+                extra(
+                    io.Float.Input(
+                        "beta",
+                        default=1.0,
+                        min=0.0,
+                        max=10.0,
+                        step=0.05,
+                        tooltip="Factor on the singular values after the first top_k, at all times, 0 to 10. 1 is the "
+                        "authors'; below 1 weakens them in every step.",
+                    ),
+                    advanced=True,
                 ),
-                io.Boolean.Input(
-                    "normalize",
-                    default=False,
-                    tooltip="Divide singular values by the largest before alpha: one alpha then means the same for "
-                    "every adapter and layer. Try 1 to 10 for alpha then, and 5 for negative_alpha.",
+                extra(
+                    io.Boolean.Input(
+                        "normalize",
+                        default=False,
+                        tooltip="Divide singular values by the largest before alpha: one alpha then means the same for "
+                        "every adapter and layer. Try 1 to 10 for alpha then, and 5 for negative_alpha.",
+                    ),
+                    advanced=True,
                 ),
-                io.Combo.Input(
-                    "blocks",
-                    options=BLOCKS,
-                    default=ALL,
-                    tooltip="Where to purify: in all blocks that have an image prompt, in InstantStyle's block for "
-                    "style, in its blocks for style and composition, or in those that block_list names.",
+                extra(
+                    io.Combo.Input(
+                        "blocks",
+                        options=BLOCKS,
+                        default=ALL,
+                        tooltip="Where to purify: in all blocks that have an image prompt, in InstantStyle's block for "
+                        "style, in its blocks for style and composition, or in those that block_list names.",
+                    ),
+                    advanced=True,
                 ),
-                io.String.Input(
-                    "block_list",
-                    default="",
-                    tooltip="For 'list': 'output 1' (ComfyUI's name), 'up_blocks.0.attentions.1' (diffusers') or 6 "
-                    "(IPAdapter_plus's number), several separated by commas.",
+                extra(
+                    io.String.Input(
+                        "block_list",
+                        default="",
+                        tooltip="For 'list': 'output 1' (ComfyUI's name), 'up_blocks.0.attentions.1' (diffusers') or 6 "
+                        "(IPAdapter_plus's number), several separated by commas.",
+                    ),
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "style_negative",
@@ -282,14 +223,17 @@ class CleanStyle(Node):
                     tooltip="SS-CFG: the unconditional half sees the reference's content, so CFG leads away from it. "
                     "soft: as in the authors' code; hard: as in their paper. It does nothing at CFG 1.",
                 ),
-                io.Float.Input(
-                    "negative_alpha",
-                    default=0.2,
-                    min=0.0,
-                    max=100.0,
-                    step=0.01,
-                    tooltip="How strongly large singular values are taken out of the soft style-negative, 0 to 100. "
-                    "The authors' is 0.2, and 0.1 for StyleShot.",
+                extra(
+                    io.Float.Input(
+                        "negative_alpha",
+                        default=0.2,
+                        min=0.0,
+                        max=100.0,
+                        step=0.01,
+                        tooltip="How strongly large singular values are taken out of the soft style-negative, 0 to "
+                        "100. The authors' is 0.2, and 0.1 for StyleShot.",
+                    ),
+                    advanced=True,
                 ),
                 io.Float.Input(
                     "attention_strength",
@@ -301,21 +245,27 @@ class CleanStyle(Node):
                     "works at CFG 1 too, where few-step models run: begin with 1 and style_negative hard. 0 is off "
                     "and costs nothing.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="From where on CleanStyle acts, 0 (noise) to 1 (image).",
+                extra(
+                    io.Float.Input(
+                        "start_percent",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.01,
+                        tooltip="From where on CleanStyle acts, 0 (noise) to 1 (image).",
+                    ),
+                    advanced=True,
                 ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Until where it acts, 0 (noise) to 1 (image), after start_percent.",
+                extra(
+                    io.Float.Input(
+                        "end_percent",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.01,
+                        tooltip="Until where it acts, 0 (noise) to 1 (image), after start_percent.",
+                    ),
+                    advanced=True,
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
@@ -352,7 +302,8 @@ class CleanStyle(Node):
             start=start_percent,
             end=end_percent,
         )
-        return io.NodeOutput(clean(model, settings, blocks, block_list))
+        cleaned = clean(model, settings, blocks, block_list)
+        return io.NodeOutput(cleaned, ui=_shown(cleaned, settings))
 
 
 NODES = [CleanStyle]

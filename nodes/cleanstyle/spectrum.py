@@ -14,8 +14,9 @@ from torch import Tensor
 from ..host.model import progress_by_sigma
 from ..host.node import Node
 from ..pictures.charts import FAINT, INK
-from .model import LayerSpectrum, spectra
 from .purify import OFF, Settings
+from .spectra import LayerSpectrum, spectra
+from .view import view
 
 BEFORE, AFTER, NEGATIVE = "#d3dbe5", "#1f6fc0", "#e0752d"
 SCHEDULES = ("#1f6fc0", "#7a4fb5", "#2f8f5b", "#b5544f")  # one for each CleanStyle on the MODEL
@@ -24,7 +25,6 @@ LEAST_WIDTH = 4 * CELL[0]
 RUN_HEIGHT = 222
 PAGE_MARGIN = 16
 SMOOTHING = 2  # drawn at so many times the size, and then made smaller
-NAMES = {"k": "keys", "v": "values"}
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Layer:
     kept_by_negative: float | None = None
 
 
-def measure(model: ModelPatcher, sigmas: Tensor, picture: int) -> tuple[list[Schedule], list[Layer]]:
-    """What CleanStyle does to a MODEL's layers in a run over `sigmas`, for the picture of that number (from 1).
-
-    Raises ValueError for a MODEL without it.
-    """
+def found_on(model: ModelPatcher, picture: int) -> list[LayerSpectrum]:
+    """Raises ValueError for a MODEL without CleanStyle."""
     found = list(spectra(model, picture))
     if not found:
         raise ValueError("Connect a CleanStyle node before this one: this MODEL has none on an image prompt.")
-    progress_at = progress_by_sigma(model)
-    progress = [progress_at(sigma) for sigma in sigmas.tolist()]
+    return found
+
+
+def measure(found: Sequence[LayerSpectrum], progress: list[float], picture: int) -> tuple[list[Schedule], list[Layer]]:
+    """What CleanStyle does to these layers in a run's steps, for the picture of that number (from 1)."""
     all_settings = list(dict.fromkeys(layer.settings for layer in found))
     schedules = [Schedule(_in_words(settings), _alphas(settings, progress)) for settings in all_settings]
     layers = []
@@ -90,15 +90,7 @@ def _layer(layer: LayerSpectrum, schedule: int, alpha: float, picture: int) -> L
     after, kept = rescaled(settings.purify_gains(spectrum, alpha))
     off = settings.style_negative == OFF
     negative, kept_by_negative = ([], None) if off else rescaled(settings.negative_gains(spectrum))
-    return Layer(_name(layer), schedule, values[row].tolist(), after, kept, negative, kept_by_negative)
-
-
-def _name(found: LayerSpectrum) -> str:
-    """Such as "output 1.0 keys": ComfyUI's block, and which of its layers where there are several."""
-    kind, number = found.layer.block
-    depth = f".{found.layer.depth}" if found.layer.depths > 1 else ""
-    prompt = f" {found.image_prompt + 1}" if found.image_prompt else ""
-    return f"{kind} {number}{depth} {NAMES[found.which]}{prompt}"
+    return Layer(layer.name, schedule, values[row].tolist(), after, kept, negative, kept_by_negative)
 
 
 def draw_spectra(sigmas: Sequence[float], schedules: Sequence[Schedule], layers: Sequence[Layer]) -> Image.Image:
@@ -237,14 +229,17 @@ class CleanStyleSpectrum(Node):
                 "numbers, two or more, make a run to show."
             )
         steps = sigmas[:-1]  # the last one is where the run ends: nothing is computed there
-        schedules, layers = measure(model, steps, picture)
+        progress_at = progress_by_sigma(model)
+        progress = [progress_at(sigma) for sigma in steps.tolist()]
+        found = found_on(model, picture)
+        schedules, layers = measure(found, progress, picture)
         image = draw_spectra(steps.tolist(), schedules, layers)
         told = {"sigmas": steps.tolist()} | {
             "schedules": [asdict(schedule) for schedule in schedules],
             "layers": [asdict(layer) for layer in layers],
         }
         tensor = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
-        return io.NodeOutput(tensor, json.dumps(told))
+        return io.NodeOutput(tensor, json.dumps(told), ui=view(found, picture, progress))
 
 
 NODES = [CleanStyleSpectrum]

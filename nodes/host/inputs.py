@@ -15,6 +15,7 @@ from typing import Any
 from comfy_api.latest import io
 
 WIDGET, PART = "widget", "part"
+ADVANCED = {"advanced": True}  # for `browser=`
 
 
 def wire(kind: type, tooltip: str, *, optional: bool = False) -> Any:
@@ -62,14 +63,31 @@ def part(inputs: Any, kind: type) -> dict[str, Any]:
     return {name: value for (whose, name), value in placed if whose is kind}
 
 
-def _described(kind: type, *, part: tuple[type, str] | None = None, absent: Any = MISSING, **widget: Any) -> Any:
-    """part: of which dataclass it is a field, and of what name there.
+def extra(widget: io.Input, **values: Any) -> io.Input:
+    """The widget, with more for the browser to know (`/object_info`), where web/ reads it:
+
+    advanced: shown only when more settings are asked for. first: above all others, wherever graphs have its value.
+    ComfyUI 0.3.75 does not take these as arguments.
+    """
+    widget.extra_dict.update(values)
+    return widget
+
+
+def _described(
+    kind: type,
+    *,
+    part: tuple[type, str] | None = None,
+    absent: Any = MISSING,
+    browser: dict[str, Any] | None = None,
+    **widget: Any,
+) -> Any:
+    """part: of which dataclass it is a field, and of what name there. browser: see `extra`.
 
     absent: the value where a graph lacks the input, which makes it optional: a graph that was saved before there was
     one is to run as it did then, whatever the widget's default is.
     """
 
     def make(name: str) -> io.Input:
-        return kind.Input(name, optional=absent is not MISSING, **widget)
+        return extra(kind.Input(name, optional=absent is not MISSING, **widget), **(browser or {}))
 
     return field(default=absent, metadata={WIDGET: make, PART: part})

@@ -9,7 +9,7 @@ from ...sid_core.method.guidance import Guidance
 from ...sid_core.training.adapters import DEFAULT_TARGETS, TARGETS
 from ...sid_core.training.settings import Settings
 from ...sid_core.words import log
-from ..host.inputs import choice, flag, part, real, text, whole, wire
+from ..host.inputs import ADVANCED, choice, flag, part, real, text, whole, wire
 from .evaluation import TrainingEvaluation
 from .images import Images
 from .loop import Schedule
@@ -62,10 +62,20 @@ class Inputs:
         "Updates of the student, 1 or more. SD1.5 wants thousands; raise it later to go on.",
         part=(Schedule, "iterations"),
     )
-    batch_size: int = whole(4, 1, 4096, "Pictures an iteration. The authors use 512.", part=(Settings, "batch"))
-    steps: int = whole(4, 1, 64, "The student's steps, usually 1 to 4.", part=(Settings, "steps"))
+    batch_size: int = whole(
+        4, 1, 4096, "Pictures an iteration. The authors use 512.", part=(Settings, "batch"), display_name="batch size"
+    )
+    steps: int = whole(
+        4, 1, 64, "The student's steps, usually 1 to 4.", part=(Settings, "steps"), display_name="student steps"
+    )
     t_init: float = real(
-        0.0, 0.0, 999.0, 0.01, "Training time of its first step, 1 to 999 (SD) or up to 1.0 (flow). 0: 625 or 1.0."
+        0.0,
+        0.0,
+        999.0,
+        0.01,
+        "Training time of its first step, 1 to 999 (SD) or up to 1.0 (flow). 0: 625 or 1.0.",
+        display_name="t_init (0: usual)",
+        browser=ADVANCED,
     )
     student_learning_rate: float = real(
         1e-6,
@@ -75,6 +85,7 @@ class Inputs:
         "Of the student. The authors' 1e-6 is for batch 512; small models bear 1e-4.",
         round=1e-9,
         part=(Settings, "student_learning_rate"),
+        display_name="student learning rate",
     )
     fake_learning_rate: float = real(
         1e-6,
@@ -84,11 +95,14 @@ class Inputs:
         "Of the fake score. As the student's or higher: it has to keep up.",
         round=1e-9,
         part=(Settings, "fake_learning_rate"),
+        display_name="fake score learning rate",
     )
     learning_rate_decay: bool = flag(
         False,
         "Let both learning rates fall to zero over the iterations. Better at the end, but the run can't be made longer "
         "afterwards.",
+        display_name="learning rate decay",
+        browser=ADVANCED,
     )
     alpha: float = real(
         1.0,
@@ -97,6 +111,8 @@ class Inputs:
         0.05,
         "α of the student's loss, 0 to 2: 1 for text-to-image; above, more contrast.",
         part=(Settings, "alpha"),
+        display_name="alpha (contrast)",
+        browser=ADVANCED,
     )
     ema_half_life: float = real(
         50_000.0,
@@ -105,6 +121,8 @@ class Inputs:
         100.0,
         "Of the student's average, in images; it is the average that comes out. 0: no average.",
         part=(Settings, "ema_half_life_images"),
+        display_name="EMA half-life (images)",
+        browser=ADVANCED,
     )
     seed: int = whole(
         0,
@@ -114,15 +132,19 @@ class Inputs:
         # The browser would else draw a new seed after each run, which then could not be continued.
         control_after_generate=False,
         part=(Settings, "seed"),
+        browser=ADVANCED,
     )
     run_name: str = text(
-        "student", "The run's folder in output/sid_runs: its settings, metrics, checkpoints and previews."
+        "student",
+        "The run's folder in output/sid_runs: its settings, metrics, checkpoints and previews.",
+        display_name="run name",
     )
     existing_run: str = choice(
         [CONTINUE, START_OVER],
         CONTINUE,
         "When a run of that name is there. 'start over' puts it aside until the new one has as many iterations. A run "
         "that it began itself, with the same settings, and that was cancelled goes on.",
+        display_name="existing run",
     )
     preview_every: int = whole(
         100,
@@ -130,6 +152,7 @@ class Inputs:
         1_000_000,
         "Iterations between preview pictures of 8 of the prompts, in 1 to all of its steps (with a VAE connected).",
         part=(Schedule, "preview_every"),
+        display_name="preview every (iterations)",
     )
     save_every: int = whole(
         500,
@@ -138,6 +161,8 @@ class Inputs:
         "Iterations between checkpoints of the whole state. Cancel and errors save too; a crash or closing ComfyUI "
         "costs what came after the last one.",
         part=(Schedule, "save_every"),
+        display_name="save every (iterations)",
+        browser=ADVANCED,
     )
     keep_last: int = whole(
         2,
@@ -147,6 +172,8 @@ class Inputs:
         "and not the run.",
         absent=2,
         part=(Schedule, "keep_last"),
+        display_name="keep last (checkpoints)",
+        browser=ADVANCED,
     )
     vae: Any = wire(io.Vae, "For previews.", optional=True)
     mode: str = choice(
@@ -163,6 +190,8 @@ class Inputs:
         "Of the student's LoRA, 1 to 1024. More can learn more, in a larger file. Mode lora only.",
         absent=64,
         part=(LoRAOptions, "student_rank"),
+        display_name="student LoRA rank",
+        browser=ADVANCED,
     )
     fake_rank: int = whole(
         32,
@@ -171,6 +200,8 @@ class Inputs:
         "Of the fake score's LoRA, 1 to 1024. Mode lora only.",
         absent=32,
         part=(LoRAOptions, "fake_rank"),
+        display_name="fake score LoRA rank",
+        browser=ADVANCED,
     )
     lora_targets: str = choice(
         list(TARGETS),
@@ -178,6 +209,8 @@ class Inputs:
         "The layers that have a LoRA. Mode lora only.",
         absent=DEFAULT_TARGETS,
         part=(LoRAOptions, "targets"),
+        display_name="LoRA targets",
+        browser=ADVANCED,
     )
     micro_batch: int = whole(
         0,
@@ -186,11 +219,15 @@ class Inputs:
         "At most so many pictures go through the model at once; less takes less memory and learns the same. 0: as many "
         "as fit, by an estimate that is shown before it begins.",
         absent=0,
+        display_name="micro-batch (0: automatic)",
+        browser=ADVANCED,
     )
     gradient_checkpointing: bool = flag(
         True,
         "Compute activations twice instead of keeping them: much less memory, a third more time.",
         absent=False,
+        display_name="gradient checkpointing",
+        browser=ADVANCED,
     )
     preset: str = choice(
         [CUSTOM, *PRESETS],
@@ -198,12 +235,15 @@ class Inputs:
         "Other than 'as set here', it decides mode, batch_size, both learning rates and ema_half_life, and says so; "
         "what is set for these is not used.",
         absent=CUSTOM,
+        browser={"first": True, "decides": {name: asdict(values) for name, values in PRESETS.items()}},
     )
     more_sizes: str = text(
         "",
         "Further sizes to learn, in pixels, such as 832x1216, 1216x832. An iteration's pictures are of one of them or "
         "of latent's. Empty: none.",
         absent="",
+        display_name="more sizes (pixels)",
+        browser=ADVANCED,
     )
     options: Any = wire(Options, "From SiD Training Options: what few need to change.", optional=True)
     images: Any = wire(
