@@ -18,6 +18,7 @@ const KNOBS = {
 }
 const CHOOSER = 22 // pixels high
 const MARGIN = 6
+const NOTHING = { steps: null, layers: [] }
 
 app.registerExtension({
   name: "sid.cleanstyle",
@@ -39,16 +40,19 @@ function addView(node, whose) {
   widget.serialize = false
   node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], node.computeSize()[1])])
 
-  let run = { steps: null, layers: [] }
+  let run = NOTHING
   let layer = 0
   let drawn
+  chain(node, "onConfigure", () => (run = recall(node) ?? run))
   chain(node, "onExecuted", (output) => {
-    if (output?.cleanstyle?.[0]) run = output.cleanstyle[0]
+    if (!output?.cleanstyle?.[0]) return
+    run = output.cleanstyle[0]
+    remember(node, run)
   })
 
   function look() {
     layer = Math.min(layer, Math.max(0, run.layers.length - 1))
-    const knobs = knobsOf(whose(), run)
+    const knobs = knobsOf(whose(), run, layer)
     const now = JSON.stringify([knobs, layer, run])
     if (now === drawn) return
     drawn = now
@@ -60,9 +64,28 @@ function addView(node, whose) {
   watch(node, look)
 }
 
+// A node whose result is in ComfyUI's cache is not run again, and so says nothing after the page was loaded anew.
+const keyOf = (node) => `sid.cleanstyle ${node.graph?.id} ${node.id}`
+
+function remember(node, run) {
+  try {
+    sessionStorage.setItem(keyOf(node), JSON.stringify(run))
+  } catch {
+    // A full storage costs the view after a reload.
+  }
+}
+
+function recall(node) {
+  try {
+    return JSON.parse(sessionStorage.getItem(keyOf(node)))
+  } catch {
+    return null
+  }
+}
+
 /** Of the node as they are set now, or, where several nodes clean one MODEL, as this layer was cleaned. */
-function knobsOf(node, { settings }) {
-  if (settings?.length > 1 || !node) return settings?.[0] ?? null
+function knobsOf(node, { settings, layers }, layer) {
+  if (settings?.length > 1 || !node) return settings?.[layers[layer].settings] ?? null
   return Object.fromEntries(Object.entries(KNOBS).map(([knob, name]) => [knob, widgetOf(node, name)?.value]))
 }
 

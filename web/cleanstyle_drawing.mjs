@@ -4,7 +4,8 @@ import { kept, negativeGains, purifyGains, suppression } from "./cleanstyle_form
 const WIDTH = 300
 const RUN = { left: 34, right: 292, top: 22, bottom: 76 }
 const BARS = { left: 34, right: 292, top: 118, bottom: 186 }
-export const HEIGHT = 194
+const LEGEND = 202
+export const HEIGHT = 208
 const BEFORE = "#76808c"
 const AFTER = "#4f9be8"
 const NEGATIVE = "#e88a45"
@@ -86,6 +87,11 @@ function drawBars(svg, knobs, steps, layer) {
     })
   }
   line(svg, left, bottom, right, bottom, FAINT)
+  const legend = [["left", AFTER, 0], ["taken out", BEFORE, 40], ["style-negative", NEGATIVE, 104]]
+  for (const [said, fill, x] of negative ? legend : legend.slice(0, 2)) {
+    svg.append(element("rect", { x: left + x, y: LEGEND - 7, width: 8, height: 8, fill }))
+    text(svg, left + x + 12, LEGEND, said)
+  }
 }
 
 const short = (value) => String(Number(value.toPrecision(2)))

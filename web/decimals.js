@@ -10,7 +10,7 @@ app.registerExtension({
     const described = describedInputs(node)
     for (const widget of node.widgets ?? []) {
       const { round } = described[widget.name] ?? {}
-      if (widget.type === "number" && round && widget.options.precision > 3) showAll(node, widget, decimalsOf(round))
+      if (widget.type === "number" && round < 1e-3) showAll(node, widget, decimalsOf(round))
     }
   },
 })

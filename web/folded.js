@@ -1,7 +1,7 @@
 // Settings that few change are folded away, in the classic node and in Nodes 2.0. What is folded says the server
 // ("advanced"); of ComfyUI's own, newer Nodes 2.0 alone fold it.
 import { app } from "../../scripts/app.js"
-import { describedInputs, fit, isOurs, redraw, watch } from "./pack.mjs"
+import { describedInputs, fit, isOurs, watch } from "./pack.mjs"
 
 app.registerExtension({
   name: "sid.folded",
@@ -32,16 +32,18 @@ function fold(node, folded, described) {
       for (const widget of folded) {
         widget.hidden = !shown // in the classic node
         widget.computeSize = shown ? undefined : () => [0, -GAP] // for which ComfyUI 0.3 else leaves room
-        if (!foldsItself) widget.options.hidden = !shown // in Nodes 2.0
       }
       button.label = shown ? "▴ fewer settings" : `▾ ${folded.length} more settings`
     })
-    redraw(node)
+    if (!foldsItself) foldRows(node, folded, !shown)
   }
 
   show(false)
   node.setSize([node.size[0], node.computeSize()[1]])
-  watch(node, () => shown !== Boolean(node.showAdvanced) && show(node.showAdvanced)) // by the editor's own button
+  watch(node, () => {
+    if (shown !== Boolean(node.showAdvanced)) show(node.showAdvanced) // by the editor's own button
+    if (!foldsItself) foldRows(node, folded, !shown)
+  })
   const configured = node.onConfigure
   node.onConfigure = function (info) {
     configured?.call(this, info)
@@ -49,4 +51,13 @@ function fold(node, folded, described) {
     // A saved graph's height stays, though it may have been for more: other nodes are placed around it.
     node.setSize([node.size[0], Math.max(info.size?.[1] ?? 0, node.computeSize()[1])])
   }
+}
+
+/** In Nodes 2.0 of ComfyUI 0.3, which keeps what a widget once was. */
+function foldRows(node, folded, hide) {
+  if (node.graph !== app.canvas?.graph) return
+  const rows = document.querySelectorAll(`[data-node-id="${node.id}"] .lg-node-widget`)
+  const drawn = node.widgets.filter(({ type, options }) => type && !options?.hidden && !options?.canvasOnly)
+  if (rows.length !== drawn.length) return
+  drawn.forEach((widget, i) => (rows[i].style.display = hide && folded.includes(widget) ? "none" : ""))
 }

@@ -52,7 +52,9 @@ function decide(node, preset, decides) {
   chain(preset, "callback", () => {
     for (const [name, value] of Object.entries(decides[preset.value] ?? {})) {
       const widget = widgetOf(node, name)
-      if (widget) widget.value = value
+      if (!widget) continue
+      widget.value = value
+      widget.callback?.(value) // by which Nodes 2.0 of ComfyUI 0.3 learns of it
     }
     grey()
   })

@@ -1,9 +1,8 @@
 """What the view of CleanStyle in the browser (web/cleanstyle.js) draws singular values from."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import asdict
 
-from .purify import Settings
 from .spectra import LayerSpectrum
 
 DIGITS = 4
@@ -16,29 +15,16 @@ def view(found: Iterable[LayerSpectrum], picture: int = 1, steps: Sequence[float
     steps: the run's, as progress; None where they are not known.
     """
     found = list(found)
-    found = found[:: -(-len(found) // MOST) or 1]
+    found = found[:: -(-len(found) // MOST) | 1]  # odd, for keys and values take turns
     settings = list(dict.fromkeys(layer.settings for layer in found))
-    layers = [{"name": layer.name, "values": _values(layer, picture)} for layer in found]
-    return {"cleanstyle": [{"steps": steps, "layers": layers, "settings": [_knobs(each) for each in settings]}]}
+    layers = [
+        {"name": layer.name, "values": _values(layer, picture), "settings": settings.index(layer.settings)}
+        for layer in found
+    ]
+    return {"cleanstyle": [{"steps": steps, "layers": layers, "settings": [asdict(each) for each in settings]}]}
 
 
 def _values(layer: LayerSpectrum, picture: int) -> list[float]:
     values = layer.spectrum.singular_values
     row = min(picture, len(values)) - 1  # the pictures of a batch may share the last one
     return [float(f"{value:.{DIGITS}g}") for value in values[row].tolist()]
-
-
-def _knobs(settings: Settings) -> dict[str, Any]:
-    names = [
-        "top_k",
-        "alpha",
-        "gamma",
-        "center",
-        "beta",
-        "relative",
-        "style_negative",
-        "negative_alpha",
-        "start",
-        "end",
-    ]
-    return {name: getattr(settings, name) for name in names}
