@@ -29,6 +29,13 @@ DRAWN = """() => {
     onScreen: box.getClientRects().length > 0,
   }
 }"""
+GO_THERE = """() => {
+  const node = window.app.graph._nodes.find((node) => node.type === "CleanStyle")
+  const { ds } = window.app.canvas
+  ds.scale = 1
+  ds.offset = [300 - node.pos[0], 200 - node.pos[1]]
+  window.app.canvas.setDirty(true, true)
+}"""
 TURN = """([name, value]) => {
   const node = window.app.graph._nodes.find((node) => node.type === "CleanStyle")
   node.widgets.find((widget) => widget.name === name).value = value
@@ -71,6 +78,7 @@ def schedule(**knobs: float) -> list[float]:
 def test_the_schedule_is_drawn_before_a_run_and_moves_with_the_knobs(editor, kind):
     with drawn_as(editor, kind):
         editor.open(ui_workflow("sdxl_cleanstyle"))
+        editor.page.evaluate(GO_THERE)
         editor.page.wait_for_timeout(1000)
         knobs = {"alpha": 0.01, "gamma": 20.0, "center": 0.3}
         for turned in ({}, {"center": 0.6}, {"gamma": 5.0}, {"alpha": 0.5}):
@@ -90,13 +98,13 @@ def test_after_a_run_singular_values_follow_the_knobs_without_another(editor, co
     editor.open(ui_workflow("demo_cleanstyle"))
     editor.page.get_by_test_id("queue-button").click()
     editor.page.wait_for_function(f"() => ({DRAWN})().kept")
-    editor.page.wait_for_function("async () => !(await (await fetch('/prompt')).json()).exec_info.queue_remaining")
-    with urllib.request.urlopen(f"{comfyui_server.url}/history") as answer:
-        history = json.load(answer)
-    (said,) = (
-        out["cleanstyle"][0] for run in history.values() for out in run["outputs"].values() if "cleanstyle" in out
-    )
-    layer = said["layers"][0]
+    said = []
+    while not said:  # the history has a run when it is over
+        editor.page.wait_for_timeout(500)
+        with urllib.request.urlopen(f"{comfyui_server.url}/history") as answer:
+            outputs = [output for run in json.load(answer).values() for output in run["outputs"].values()]
+        said = [output["cleanstyle"][0] for output in outputs if "cleanstyle" in output]
+    layer = said[0]["layers"][0]
     spectrum = Spectrum(torch.empty(0), torch.empty(0), torch.tensor([layer["values"]]), torch.float32)
     shown = []
     for alpha in (0.02, 5.0):

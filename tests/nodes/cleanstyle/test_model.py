@@ -526,6 +526,28 @@ def test_the_nodes_defaults_are_the_authors(model):
     assert (found.relative, found.style_negative, found.start, found.end) == (False, "soft", 0.0, 1.0)
 
 
+def test_the_node_sends_the_browser_its_own_singular_values(model):
+    from sid_pack.nodes.cleanstyle.model import CleanStyle, spectra
+
+    inputs = {entry.id: entry.default for entry in CleanStyle.define_schema().inputs if entry.id != "model"}
+    output = CleanStyle.execute(with_image_prompt(model, references(1)), **inputs)
+    (view,) = output.ui["cleanstyle"]
+    listed = list(spectra(output.result[0]))
+    assert view["steps"] is None
+    assert [layer["name"] for layer in view["layers"]] == [found.name for found in listed]
+    for layer, found in zip(view["layers"], listed, strict=True):
+        assert layer["values"] == pytest.approx(found.spectrum.singular_values[0].tolist(), rel=1e-3)
+
+
+def test_of_many_layers_some_are_looked_at(model):
+    from sid_pack.nodes.cleanstyle.model import spectra
+
+    clean = cleaned(with_image_prompt(model, references(1)))
+    every, some = list(spectra(clean)), list(spectra(clean, most=2))
+    assert len({found.layer for found in every}) > 2 == len({found.layer for found in some})
+    assert {(found.layer, found.which) for found in some} < {(found.layer, found.which) for found in every}
+
+
 @pytest.mark.parametrize("kind", ["eps", "edm", "flow"])
 def test_progress_undoes_the_hosts_percents(kind):
     import comfy.model_sampling

@@ -194,6 +194,21 @@ def test_the_node_tells_what_is_done_to_each_layer(prompted, picture):
         assert layer["negative"] == pytest.approx([0.9 * v * math.exp(-0.1 * v) for v in values], rel=1e-3)
 
 
+def test_the_browser_is_sent_the_steps_and_the_singular_values_before(prompted):
+    from sid_pack.nodes.cleanstyle.spectrum import CleanStyleSpectrum
+
+    model, network = prompted
+    output = CleanStyleSpectrum.execute(cleaned(model), run_sigmas(model), 2)
+    (view,) = output.ui["cleanstyle"]
+    assert view["steps"] == pytest.approx([0, 250 / 999, 500 / 999, 750 / 999], abs=1e-3)
+    assert [layer["name"] for layer in view["layers"]][:2] == ["input 1 keys", "input 1 values"]
+    values = torch.linalg.svdvals(network.to_v_ip[0](references(3)[1]).double()).tolist()
+    assert view["layers"][1]["values"] == pytest.approx(values, rel=1e-3)
+    (settings,) = view["settings"]
+    assert settings.items() >= {**SETTINGS, "top_k": 1, "start": 0.0, "end": 1.0}.items()
+    assert [layer["settings"] for layer in view["layers"]] == [0] * 4
+
+
 def test_outside_of_start_and_end_nothing_is_suppressed(prompted):
     model, _ = prompted
     report = told(cleaned(model, start=0.4, end=0.6, style_negative="off"), run_sigmas(model))
