@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...sid_core.method.cleanstyle import Spectrum, suppression_steps
 from ..host.node import Node
+from ..host.search import found_by
 from .joined_tokens import Joined
 from .purify import HARD, SOFT
 
@@ -74,6 +75,7 @@ class CleanStyleConditioning(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CleanStyleConditioning",
+            **found_by("style transfer", "flux redux", "leakage", "svd", "style model"),
             display_name="CleanStyle Conditioning",
             category="CleanStyle",
             is_experimental=True,

@@ -7,6 +7,7 @@ from ...sid_core.words import log
 from ..host.inputs import extra
 from ..host.model import progress_by_sigma
 from ..host.node import Node
+from ..host.search import found_by
 from ..host.unet_layers import ALL, BLOCKS, chosen_layers, cross_attention_layers
 from ..image_prompts.attention import (
     Attention,
@@ -133,6 +134,7 @@ class CleanStyle(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CleanStyle",
+            **found_by("style transfer", "instantstyle", "leakage", "content leakage", "svd", "ipadapter"),
             display_name="CleanStyle",
             category="CleanStyle",
             description="Takes the content out of the image prompts that are on a MODEL already, so that their style "

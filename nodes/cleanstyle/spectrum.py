@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..host.model import progress_by_sigma
 from ..host.node import Node
+from ..host.search import found_by
 from ..pictures.charts import FAINT, INK
 from .purify import OFF, Settings
 from .spectra import LayerSpectrum, spectra
@@ -203,6 +204,7 @@ class CleanStyleSpectrum(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CleanStyleSpectrum",
+            **found_by("svd", "singular values", "leakage"),
             display_name="CleanStyle Spectrum",
             category="CleanStyle",
             description="Shows what CleanStyle takes out of each layer of a MODEL, and when in the run: the singular "

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..host.node import Node
+from ..host.search import found_by
 from . import model as demo_model
 from .image_encoder import load_image_encoder
 
@@ -18,6 +19,7 @@ class SiDDemoModel(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDDemoModel",
+            **found_by("emoji", "example model", "test model", "text to image on a cpu"),
             display_name="SiD Demo Model (text to emoji)",
             category="SiD/demo",
             description="A small text-to-emoji diffusion model that comes with this pack and runs on any CPU: to try "

@@ -20,6 +20,7 @@ from ..host.image_features import ImageFeatures, TextFeatures
 from ..host.inputs import widgets
 from ..host.latents import model_latent
 from ..host.node import Node
+from ..host.search import found_by
 from ..pictures.bars import Bars, draw_bars
 from ..pictures.grid import labelled_rows
 from .contenders import Contender, student, teacher
@@ -66,6 +67,7 @@ class SiDEvaluate(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDEvaluate",
+            **found_by("benchmark", "compare models", "metrics", "kid", "fid", "clip score"),
             display_name="SiD Evaluate",
             category="SiD/evaluation",
             description="How near students are to their teacher, or to real pictures, how varied, how true to their "

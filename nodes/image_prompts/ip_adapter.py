@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..host.node import Node
+from ..host.search import found_by
 from ..host.unet_layers import ALL, BLOCKS, LISTED, Layer, chosen_layers, cross_attention_layers
 from .attention import attn2_replacements, put_attention, with_branch
 from .inputs import masks, pictures
@@ -162,6 +163,7 @@ class CleanStyleIPAdapterLoader(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CleanStyleIPAdapterLoader",
+            **found_by("style transfer", "load ipadapter", "instantstyle", "styleshot", "image prompt"),
             display_name="CleanStyle IP-Adapter Loader",
             category="CleanStyle",
             description="Loads an IP-Adapter for SD1.5 or SDXL (base, plus, plus-face, full-face, with ViT-H or "
@@ -213,6 +215,9 @@ class CleanStyleIPAdapter(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CleanStyleIPAdapter",
+            **found_by(
+                "style transfer", "apply ipadapter", "instantstyle", "styleshot", "image prompt", "style reference"
+            ),
             display_name="CleanStyle IP-Adapter",
             category="CleanStyle",
             description="Puts an image prompt onto a MODEL: pictures follow the images as well as the prompt. Connect "

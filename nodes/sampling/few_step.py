@@ -19,6 +19,7 @@ from ..host.latents import cells, model_latent
 from ..host.model import sampler_process, sigmas_for
 from ..host.node import Node
 from ..host.say import in_words
+from ..host.search import found_by
 from ..sampling.attached import student_info
 
 AUTO = "as trained"
@@ -146,6 +147,7 @@ class SiDScheduler(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDScheduler",
+            **found_by("few step", "4 steps", "turbo", "lightning", "lcm", "sigmas of a distilled model"),
             display_name="SiD Scheduler",
             category="SiD/sampling",
             description="The sigmas a SiD student was trained on. For SamplerCustom(Advanced) with SiD Sampler or lcm.",
@@ -166,6 +168,7 @@ class SiDSampler(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDSampler",
+            **found_by("few step", "4 steps", "turbo", "lightning", "lcm", "dmd"),
             display_name="SiD Sampler",
             category="SiD/sampling",
             description="The few-step sampler for SamplerCustom(Advanced), at CFG 1 with SiD Scheduler's sigmas.",
@@ -183,6 +186,7 @@ class SiDGenerate(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDGenerate",
+            **found_by("few step", "4 steps", "1 step", "turbo", "lightning", "lcm", "dmd", "fast"),
             display_name="SiD Generate",
             category="SiD/sampling",
             description="A student's picture from a prompt, in one node: scheduler, sampler and guider at CFG 1.",

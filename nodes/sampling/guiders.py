@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...sid_core.method.guidance import Guidance, steer_away
 from ..host.node import Node
+from ..host.search import found_by
 from ..host.weights import with_ordinary_weights
 from .patches import on_the_run
 
@@ -143,6 +144,7 @@ class SiDLSGGuider(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDLSGGuider",
+            **found_by("distillation", "teacher", "long short guidance", "cfg"),
             display_name="SiD LSG Guider",
             category="SiD/guiders",
             description="Long-short guidance: the same guidance scale for teacher and fake score. The safe choice for "
@@ -170,6 +172,7 @@ class SiDZeroCFGGuider(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDZeroCFGGuider",
+            **found_by("distillation", "teacher", "cfg"),
             display_name="SiD Zero-CFG Guider",
             category="SiD/guiders",
             description="No guidance of the teacher and no text in the fake score: one forward everywhere, so the "
@@ -188,6 +191,7 @@ class SiDAntiCFGGuider(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDAntiCFGGuider",
+            **found_by("distillation", "teacher", "negative cfg"),
             display_name="SiD Anti-CFG Guider",
             category="SiD/guiders",
             description="Negative guidance in the fake score while distilling; the teacher is conditional only, so "

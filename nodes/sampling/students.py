@@ -15,6 +15,7 @@ from ...sid_core.files.tensors import read_tensors, write_new_tensors
 from ..host import say
 from ..host.model import signature_of
 from ..host.node import Node
+from ..host.search import found_by
 from ..host.weights import patched_weights
 from .attached import as_student, attached_lora, student_info, with_lora
 from .save_names import expanded, numbered_names, place
@@ -75,6 +76,7 @@ class SiDSaveStudent(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDSaveStudent",
+            **found_by("distillation", "save lora", "export lora"),
             display_name="SiD Save Student",
             category="SiD/students",
             description="Writes a student as safetensors into ComfyUI's output folder, with how it is to be sampled. "
@@ -127,6 +129,7 @@ class SiDLoadStudent(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDLoadStudent",
+            **found_by("distillation", "few step", "load lora", "turbo", "lightning", "lcm", "dmd"),
             display_name="SiD Load Student",
             category="SiD/students",
             description="Puts a saved student onto the model it was distilled from. SiD Scheduler and SiD Generate "

@@ -22,6 +22,7 @@ from ..host.latents import latent_shapes, model_latent, unusual_size
 from ..host.model import compute_dtype, process_of, signature_of
 from ..host.node import Node
 from ..host.progress import Progress
+from ..host.search import found_by
 from ..host.weights import with_gradients
 from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
@@ -80,6 +81,17 @@ class SiDDistill(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDDistill",
+            **found_by(
+                "distillation",
+                "few step",
+                "4 steps",
+                "train lora",
+                "turbo",
+                "lightning",
+                "lcm",
+                "dmd",
+                "train a student",
+            ),
             display_name="SiD Distill",
             category="SiD/training",
             description="Distils the guider's model into a student of a few steps, from prompts alone: into a LoRA on "

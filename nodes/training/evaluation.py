@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..host.image_features import ImageFeatures
 from ..host.inputs import choice, whole, widgets, wire
 from ..host.node import Node
+from ..host.search import found_by
 
 TrainingEvaluation = io.Custom("SID_TRAINING_EVALUATION")
 KERNEL, FRECHET = "kernel distance", "Fréchet distance"
@@ -59,6 +60,7 @@ class SiDTrainingEvaluation(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDTrainingEvaluation",
+            **found_by("distillation", "validation", "early stopping", "kid", "fid"),
             display_name="SiD Training Evaluation",
             category="SiD/training",
             description="For SiD Distill: evaluates the student on its way, keeps the best, and may end the run where "

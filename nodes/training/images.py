@@ -17,6 +17,7 @@ from ..host import reach, say
 from ..host.conditioning import require_plain
 from ..host.fingerprints import digest_of
 from ..host.node import Node
+from ..host.search import found_by
 from .prompts import Prompts, Reading, may_be_read
 
 Images = io.Custom("SID_IMAGES")
@@ -107,6 +108,7 @@ class SiDImages(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDImages",
+            **found_by("distillation", "dataset", "captions", "training images", "adversarial", "gan"),
             display_name="SiD Images",
             category="SiD/training",
             description="Real pictures with captions, for the adversarial part of SiD Distill: a folder, a list of "

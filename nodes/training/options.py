@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ...sid_core.training.settings import OPTIMIZERS, WEIGHTINGS, Settings
 from ..host.inputs import choice, part, real, whole, widgets
 from ..host.node import Node
+from ..host.search import found_by
 
 Options = io.Custom("SID_TRAINING_OPTIONS")
 DEFAULT = {field.name: field.default for field in fields(Settings)}
@@ -130,6 +131,7 @@ class SiDTrainingOptions(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDTrainingOptions",
+            **found_by("distillation", "train lora", "optimizer", "warm up"),
             display_name="SiD Training Options",
             category="SiD/training",
             description="For SiD Distill: what few need to change. The defaults are the authors', but for a shorter "

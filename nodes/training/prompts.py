@@ -19,6 +19,7 @@ from ...sid_core.data.wildcard_files import SUFFIXES
 from ..host import reach, say
 from ..host.node import Node
 from ..host.progress import NODE_SECONDS
+from ..host.search import found_by
 from .wildcards import BOX, Templates
 
 DEMO_LISTS = {file.name: file for file in (Path(__file__).parents[2] / "demo" / "assets").glob("*.txt")}
@@ -111,6 +112,7 @@ class SiDPrompts(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SiDPrompts",
+            **found_by("distillation", "dataset", "captions", "wildcards", "dynamic prompts", "prompts from file"),
             display_name="SiD Prompts",
             category="SiD/training",
             description="The prompts a student is distilled on: one a line, from the box, from files, or both; as many "
