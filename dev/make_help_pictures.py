@@ -9,8 +9,9 @@ a point.
 
 from pathlib import Path
 
-from demo.contact_sheet import ENLARGE, GAP, MARGIN, TITLE_WIDTH
 from PIL import Image
+
+from demo.contact_sheet import ENLARGE, GAP, MARGIN, TITLE_WIDTH
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "web" / "docs" / "images"

@@ -37,7 +37,8 @@ OPEN_HELP = f"""async (kind) => {{
 }}"""
 LOADED = """(title) => {
   const pictures = [...document.querySelectorAll(".node-help-content img")]
-  return document.querySelector(".node-help-content h1")?.textContent === title && pictures.every((each) => each.complete)
+  const shown = document.querySelector(".node-help-content h1")?.textContent
+  return shown === title && pictures.every((each) => each.complete)
 }"""
 MEASURED = """(width) => {
   const page = document.querySelector(".node-help-content h1").parentElement
@@ -45,7 +46,9 @@ MEASURED = """(width) => {
   const edge = page.getBoundingClientRect().left + width + 0.5
   const all = [...page.querySelectorAll("*")]
   return {
-    tooWide: all.filter((each) => each.getBoundingClientRect().right > edge).map((each) => each.textContent || each.src),
+    tooWide: all
+      .filter((each) => each.getBoundingClientRect().right > edge)
+      .map((each) => each.textContent || each.src),
     scrolled: page.scrollWidth > width,
     pictures: [...page.querySelectorAll("img")].filter((each) => each.naturalWidth === 0).map((each) => each.src),
   }
