@@ -1,4 +1,4 @@
-"""`python path/to/comfyui-sid/sid_core run GRAPH.json`, from any folder; `python -m sid_core` in the pack's own.
+"""`python path/to/sid-few-step/sid_core run GRAPH.json`, from any folder; `python -m sid_core` in the pack's own.
 
 See headless/command.py. Run by its path, Python may look for modules in this folder or, as the one that comes with
 ComfyUI portable, nowhere at all; so the pack's folder is put first.

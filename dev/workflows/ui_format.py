@@ -12,7 +12,7 @@ NODE_GAP, COLUMN_GAP, GROUP_PADDING, GROUP_TITLE = 24, 52, 16, 44
 NOTE_WIDTH = 340
 # Nodes of the pack that say something below their widgets, and the lines that they take for it.
 SAYS, SAID_LINE, SAID_EDGE = {"SiDPrompts": 1, "SiDScheduler": 1, "SiDGenerate": 1, "SiDSaveStudent": 3}, 14, 36
-PACK = "comfyui-sid"
+PACK = "sid-few-step"  # its name in pyproject.toml
 OTHER_PACKS = {"IPAdapter": "comfyui_ipadapter_plus"}  # by what the names of their nodes begin with
 NAMESPACE = uuid.UUID("5d1c0c3e-0f6f-4c8b-9a53-6f1f3a8e5b70")
 

@@ -89,6 +89,8 @@ def test_all_that_is_chosen_is_on_offer(name, comfyui_server):
 @pytest.mark.parametrize("name", NAMES)
 def test_nodes_are_called_one_thing(name, comfyui_server):
     """In titles and in the note; and each says which pack it is of."""
+    from sid_pack.dev.workflows.ui_format import PACK
+
     shown = {kind: node["display_name"] for kind, node in get_json(f"{comfyui_server.url}/object_info").items()}
     note, *nodes = ui_workflow(name)["nodes"]
     titles = [node["title"] for node in nodes if "title" in node]
@@ -101,7 +103,7 @@ def test_nodes_are_called_one_thing(name, comfyui_server):
             assert not alone or f"*{shown[node['type']]}*" not in note["widgets_values"][0]
         ours = node["type"].startswith(("SiD", "CleanStyle"))
         other = "comfyui_ipadapter_plus" if node["type"] in IPADAPTER_PLUS else "comfy-core"
-        assert node["properties"]["cnr_id"] == ("comfyui-sid" if ours else other)
+        assert node["properties"]["cnr_id"] == (PACK if ours else other)
 
 
 @pytest.mark.parametrize("name", [name for name in DEMOS if name != "demo_evaluate"])
