@@ -10,8 +10,6 @@ from sid_pack.dev.locales.catalogue import inputs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
-# Older editors (1.32) may load their own words of a language after a pack's, which are lost then until the next time.
-RELOADS = 5
 WIDTH = 280  # of what a help page has in the editor's panel, as it opens first, in pixels
 STORES = "[...document.querySelectorAll('*')].find((each) => each.__vue_app__).__vue_app__.config.globalProperties"
 
@@ -57,24 +55,33 @@ MEASURED = """(width) => {
 
 LANGUAGE_OF = {"en": "en-US", "zh": "zh-CN", "ja": "ja-JP"}
 TITLE = "() => window.LiteGraph?.registered_node_types?.SiDDistill?.title"
+# Older editors (1.32) load their own words of a language after the packs' and lose those; newer ones add them again.
+ADD_AGAIN = """async (language) => {
+  const app = [...document.querySelectorAll("*")].find((each) => each.__vue_app__).__vue_app__
+  const { provides } = app._context
+  const found = Object.getOwnPropertySymbols(provides).map((symbol) => provides[symbol])
+  const served = await window.comfyAPI.api.api.getCustomNodesI18n()
+  found.find((each) => each?.global?.mergeLocaleMessage).global.mergeLocaleMessage(language, served[language])
+  await window.app.extensionManager.command.execute("Comfy.RefreshNodeDefinitions")
+}"""
 
 
 @pytest.fixture(scope="module", params=LANGUAGE_OF)
 def shown(request, editor, comfyui_server):  # noqa: F811
     """(language, the editor's page in a browser of that language)."""
-    title = words(request.param)["SiDDistill"]["display_name"]
+    language, title = request.param, words(request.param)["SiDDistill"]["display_name"]
     context = editor.page.context.browser.new_context(
-        locale=LANGUAGE_OF[request.param], viewport={"width": 1600, "height": 950}
+        locale=LANGUAGE_OF[language], viewport={"width": 1600, "height": 950}
     )
     page = context.new_page()
     page.set_default_timeout(300_000)
-    for _ in range(RELOADS):
-        page.goto(comfyui_server.url)
-        page.wait_for_function(TITLE)
-        page.wait_for_selector("canvas#graph-canvas")
-        if page.evaluate(TITLE) == title:
-            break
-    yield request.param, page
+    page.goto(comfyui_server.url)
+    page.wait_for_function("() => window.app?.extensionManager && window.app.graph && window.LiteGraph")
+    page.wait_for_selector("canvas#graph-canvas")
+    page.wait_for_function(TITLE)
+    if page.evaluate(TITLE) != title:
+        page.evaluate(ADD_AGAIN, language)
+    yield language, page
     context.close()
 
 
