@@ -8,6 +8,7 @@ from .cleanstyle import spectrum as cleanstyle_spectrum
 from .demo import node as demo
 from .evaluation import node as evaluation
 from .image_prompts import ip_adapter
+from .panel import routes
 from .sampling import few_step as sampling
 from .sampling import guiders, students
 from .training import distill, images, options, prompts
@@ -16,6 +17,7 @@ from .training import evaluation as training_evaluation
 
 class SiDExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        routes.register()  # here: 0.3.75 calls no other method
         modules = (
             sampling,
             guiders,

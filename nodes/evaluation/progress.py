@@ -11,7 +11,7 @@ class EvaluationProgress(Progress):
     """Of `total` forwards; what is on disk already is not among them."""
 
     def __init__(self, total: float, node_id: str | None):
-        super().__init__(max(1, round(total)), 1, node_id)
+        super().__init__(max(1, round(total)), node_id)
         self.done = 0.0
         self.began = time.monotonic()
 
@@ -23,6 +23,5 @@ class EvaluationProgress(Progress):
     def look(self, note: str) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.bar.update_absolute(min(round(self.done), self.total), self.total)
-        now = time.monotonic()
-        left = (now - self.began) / self.done * max(0.0, self.total - self.done) if self.done else None
-        self._say(note if left is None else f"{note}, {duration(left)} left", now)
+        left = (time.monotonic() - self.began) / self.done * max(0.0, self.total - self.done) if self.done else None
+        self._say(note if left is None else f"{note}, {duration(left)} left")

@@ -10,6 +10,7 @@ import folder_paths
 from comfy_execution.utils import get_executing_context
 
 from ...sid_core.words import printable
+from . import browsers
 
 # The first of them that an error is of is what it is shown as. Classes of the pack's own would be shown with the path
 # of their module in front, and some of Python's can't be made of a text.
@@ -21,8 +22,7 @@ def on_node(text: str, node_id: str | None = None) -> None:
 
     node_id: None is the node that is being run.
     """
-    # Not imported here: a script that uses ComfyUI without a server has none, and on some versions can't import it.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = browsers.server()
     if node_id is None:
         context = get_executing_context()
         node_id = context and context.node_id

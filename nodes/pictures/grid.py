@@ -16,9 +16,12 @@ def picture_grid(pictures: Tensor, columns: int = 4) -> Image.Image:
     return sheet
 
 
-def labelled_rows(sections: dict[str, Tensor]) -> Image.Image:
-    """{label: IMAGE (B, H, W, 3)} as one picture: each label above its pictures; small ones enlarged to be seen."""
-    columns = 4 if len(sections) <= 2 else 8
+def labelled_rows(sections: dict[str, Tensor], beside: int | None = None) -> Image.Image:
+    """{label: IMAGE (B, H, W, 3)} as one picture: each label above its pictures; small ones enlarged to be seen.
+
+    beside: how many sections a picture has that it is to have the columns of.
+    """
+    columns = 4 if (beside or len(sections)) <= 2 else 8
     grids = {label: picture_grid(pictures, columns) for label, pictures in sections.items()}
     widest = max(grid.width for grid in grids.values())
     factor = max(1, WIDTH // widest)

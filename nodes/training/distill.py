@@ -21,8 +21,8 @@ from ..host.inputs import widgets
 from ..host.latents import latent_shapes, model_latent, unusual_size
 from ..host.model import compute_dtype, process_of, signature_of
 from ..host.node import Node
-from ..host.progress import Progress
 from ..host.search import found_by
+from ..host.under_way import times_stopped, under_way
 from ..host.weights import with_gradients
 from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
@@ -38,6 +38,7 @@ from .inputs import START_OVER, Inputs
 from .loop import Training
 from .memory import Savings
 from .previews import decoder
+from .progress import TrainingProgress
 from .real_pictures import left_out, real_pictures, shares_of
 from .roles import LoRAOptions, Roles, full_roles, lora_roles
 from .trial import require_trainable, try_out
@@ -106,6 +107,11 @@ class SiDDistill(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **given):
+        """A run that was stopped goes on when it is queued again, though nothing on the node has changed."""
+        return times_stopped(given.get("run_name"))
+
+    @classmethod
     def execute(cls, **given):
         inputs = Inputs(**given).with_preset()
         teacher = require_sid_guider(inputs.guider)
@@ -126,8 +132,13 @@ class SiDDistill(Node):
         lora, on_cpu = inputs.lora(), model.load_device.type == "cpu"
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
         place = named_folder("sid_runs", "run_name", inputs.run_name, "my student")
-        with RunFolder(place, inputs.keep_last) as folder, with_gradients():
-            progress = Progress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id)
+        progress = TrainingProgress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id, inputs.run_name)
+        with (
+            progress.ending(),
+            under_way(inputs.run_name) as stop,
+            RunFolder(place, inputs.keep_last) as folder,
+            with_gradients(),
+        ):
             sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
             for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
@@ -158,6 +169,7 @@ class SiDDistill(Node):
                 schedule=inputs.schedule(),
                 savings=savings,
                 evaluation=evaluation,
+                stop=stop,
             )
             progress.tell(training.plan_memory(inputs.micro_batch))
             if inputs.existing_run == START_OVER:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 import comfy.model_management
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ...sid_core.files.atomic import replacing
 from ...sid_core.files.checkpoint import Changes
+from ...sid_core.files.replaced import TEACHER_PREVIEW
 from ...sid_core.files.run_folder import RunFolder
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.distill import Bucket, StepResult, distill, is_adversarial
@@ -27,10 +29,10 @@ from ...sid_core.training.run_state import checkpoint_of, counters_of, restore
 from ...sid_core.training.settings import ADAM_8_BIT, shown_name
 from ...sid_core.words import log
 from ..host import say
-from ..host.progress import Progress
 from .curves import draw_metrics
 from .memory import Demand, Savings, forwards_at_once, gigabytes, is_out_of_memory, plan, release
-from .previews import sample_few_step, shown_steps
+from .previews import TEACHER_STEPS, Show, sample_few_step, sample_teacher, shown_steps
+from .progress import TrainingProgress
 from .roles import Roles
 
 PREVIEWS = 8
@@ -62,7 +64,8 @@ class Evaluator(Protocol):
 class Training:
     """A run on its way: what `SiDDistill` needs from one iteration to the next.
 
-    buckets: the sizes it trains on; the first one's pictures are those that are looked at.
+    buckets: the sizes it trains on; the first one's pictures are those that are looked at. stop: set from outside to
+    have it end after the iteration it is in.
     """
 
     run: Run
@@ -72,12 +75,13 @@ class Training:
     device: torch.device
     folder: RunFolder
     identity: dict[str, str]
-    progress: Progress
+    progress: TrainingProgress
     schedule: Schedule
     savings: Savings
     health: Health = field(init=False)
     saved: int = 0
     evaluation: Evaluator | None = None
+    stop: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
         self.health = Health(self.run.settings.batch)
@@ -144,7 +148,7 @@ class Training:
         finally:
             self.savings.recompute = kept
 
-    def train(self, show) -> None:
+    def train(self, show: Show | None) -> None:
         """To the schedule's end. Cancelled or failing, all that was learnt is saved first, and the error says what is
         kept; a run that has diverged stays at the checkpoint before. show: see `decoder`."""
         self._require_room()
@@ -215,11 +219,13 @@ class Training:
             ) from error
         self.progress.warn(f"out of memory; from here on, {saved}")
 
-    def _loop(self, show) -> None:
+    def _loop(self, show: Show | None) -> None:
         results, losses = self.iterations(), []
         schedule = self.schedule
         if self.run.iteration == 0:
             self.look(0, None)
+        if show is not None and not (self.folder.previews / TEACHER_PREVIEW).exists():
+            self._show_teacher(show)
         while not self._is_done():
             began = time.monotonic()
             result = next(results)
@@ -234,6 +240,9 @@ class Training:
 
     def _is_done(self) -> bool:
         """Evaluates first, where that is due."""
+        if self.stop.is_set():
+            self.progress.remark(f"stopped at iteration {self.run.iteration}, and saved: queue again to go on")
+            return True
         ended_early = self.evaluation is not None and self.evaluation.stops(self)
         return ended_early or self.run.iteration >= self.schedule.iterations
 
@@ -308,22 +317,42 @@ class Training:
         except Exception as error:  # noqa: BLE001  whatever it is, the student can do without
             self.progress.warn(f"{repair}; training goes on without: {say.shown(error)}")
 
-    def look(self, iteration: int, show) -> None:
+    def look(self, iteration: int, show: Show | None) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews
         of the same prompts from the same noise each time, in 1 … N steps."""
-        steps, prompts = self.run.settings.steps, len(self.buckets[0].prompts)
+        steps = self.run.settings.steps
         of_one_prompt = self._sample(torch.zeros(SEEDS).long(), steps)
         seed_spread = float(of_one_prompt.std(0, correction=0).mean())
         self.folder.metrics.append({"iteration": iteration, "seed_spread": seed_spread})
         self._warn(iteration, self.health.look(seed_spread))
         if show is not None:
-            rows = torch.linspace(0, prompts - 1, min(PREVIEWS, prompts)).long()
+            rows = self._previewed()
             sampled = {f"{n} step{'s' * (n > 1)}": self._sample(rows, n) for n in shown_steps(steps)}
-            with self._only_a_notice("Free some space, or connect another VAE, for previews"):
-                picture = show(sampled)
-                self.progress.show(iteration, picture)
-                with replacing(self.folder.previews / f"preview_{iteration:07}.png") as temporary:
-                    picture.save(temporary, "PNG")
+            self._show(show, sampled, f"preview_{iteration:07}.png")
+
+    def _show_teacher(self, show: Show) -> None:
+        """The teacher's pictures of what previews show of the student, once for a run."""
+        rows = self._previewed()
+        run, bucket = self.run, self.buckets[0]
+        at_once = self.savings.micro_batch or len(rows)
+        pictures = self.drawn(
+            lambda: sample_teacher(
+                self.roles.predict.teacher, bucket, run.settings, self.process, self.device, rows=rows, at_once=at_once
+            )
+        )
+        self._show(show, {f"teacher, {TEACHER_STEPS} steps": pictures}, TEACHER_PREVIEW)
+
+    def _previewed(self) -> Tensor:
+        """The prompts (B,) that previews are of."""
+        prompts = len(self.buckets[0].prompts)
+        return torch.linspace(0, prompts - 1, min(PREVIEWS, prompts)).long()
+
+    def _show(self, show: Show, sampled: dict[str, Tensor], name: str) -> None:
+        with (
+            self._only_a_notice("Free some space, or connect another VAE, for previews"),
+            replacing(self.folder.previews / name) as temporary,
+        ):
+            show(sampled, len(shown_steps(self.run.settings.steps))).save(temporary, "PNG")
 
     def _sample(self, rows: Tensor, steps: int) -> Tensor:
         """The averaged student's pictures (B, C, …) of these prompts. If memory runs out, less of it is used."""

@@ -8,6 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
+from ...sid_core.data.conditioning import Cond
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.method.sampling import few_step, step_times
 from ...sid_core.training.batch import Predictor
@@ -18,6 +19,7 @@ from ..pictures.grid import labelled_rows
 from .memory import is_out_of_memory
 
 MOST_ROWS = 4
+TEACHER_STEPS = 30  # of its pictures above the student's
 
 
 def sample_few_step(
@@ -48,13 +50,42 @@ def sample_few_step(
     return torch.cat([pictures(part) for part in torch.arange(len(rows)).split(at_once)])
 
 
+def sample_teacher(
+    teacher: Callable[[Tensor, Tensor, Cond, Cond], Tensor],
+    bucket: Bucket,
+    settings: Settings,
+    process: VP | Flow,
+    device: torch.device,
+    *,
+    rows: Tensor,
+    at_once: int,
+) -> Tensor:
+    """The teacher's pictures (B, C, …) of these prompts (B,), by DDIM from the noise that the student begins with."""
+    times = step_times(TEACHER_STEPS, process=process, t_init=process.first_times(TEACHER_STEPS)[1])
+    noise = torch.randn(len(rows), *bucket.latent_shape, generator=generator_for(settings.seed, 0))
+
+    def pictures(part: Tensor) -> Tensor:
+        cond, uncond = (
+            {name: values.to(device) for name, values in of.items()}
+            for of in (bucket.prompts.batch(rows[part]), bucket.prompts.unconditional(len(part)))
+        )
+        return few_step(
+            lambda x_t, t: teacher(x_t, t, cond, uncond), noise[part].to(device), times, process, mode="ddim"
+        )
+
+    return torch.cat([pictures(part) for part in torch.arange(len(rows)).split(at_once)])
+
+
 def shown_steps(steps: int) -> list[int]:
     """The numbers of steps that a preview is drawn with: all up to `steps`, but of many only some; most first."""
     return list(range(steps, 0, -1)) if steps <= MOST_ROWS else [steps, steps // 2, 1]
 
 
-def decoder(model: ModelPatcher, vae, shape: tuple[int, ...]) -> Callable[[dict[str, Tensor]], Image.Image] | None:
-    """{label: latents of the method} → one picture with all of them; None without a VAE.
+Show = Callable[[dict[str, Tensor], int], Image.Image]
+
+
+def decoder(model: ModelPatcher, vae, shape: tuple[int, ...]) -> Show | None:
+    """({label: latents of the method}, rows of labels that it is to fit) → one picture with all; None without a VAE.
 
     shape: (C, …) of such latents, of which one is decoded at once. Raises ValueError for a VAE of another model.
     """
@@ -62,16 +93,16 @@ def decoder(model: ModelPatcher, vae, shape: tuple[int, ...]) -> Callable[[dict[
         return None
     latent_format = model.get_model_object("latent_format")
 
-    def show(sampled: dict[str, Tensor]) -> Image.Image:
+    def show(sampled: dict[str, Tensor], beside: int) -> Image.Image:
         with torch.inference_mode():
             decoded = {label: vae.decode(latent_format.process_out(x.cpu())) for label, x in sampled.items()}
-            return labelled_rows({label: first_frames(pictures) for label, pictures in decoded.items()})
+            return labelled_rows({label: first_frames(pictures) for label, pictures in decoded.items()}, beside)
 
     dimensions, wanted = getattr(vae, "latent_dim", 2), latent_format.latent_dimensions
     reason = f"its latents have {dimensions} dimensions, and this MODEL's {wanted}" if dimensions != wanted else None
     try:
         if reason is None:
-            show({"": torch.zeros(1, *shape)})
+            show({"": torch.zeros(1, *shape)}, 1)
     except comfy.model_management.InterruptProcessingException:
         raise
     except Exception as error:  # noqa: BLE001  whatever a VAE makes of latents that are not its own

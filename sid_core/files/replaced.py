@@ -23,7 +23,8 @@ OWN = (
     r"(run\.json|metrics\.jsonl|state(_\d+)?\.safetensors)(\.broken)?|curves\.png"
     r"|best\.safetensors|teacher_features\.safetensors"
 )
-OWN_PREVIEW = r"preview_\d+\.png"
+TEACHER_PREVIEW = "teacher.png"
+OWN_PREVIEW = r"preview_\d+\.png|teacher\.png"
 
 
 def numbered(folder: Path) -> dict[int, Path]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ else:
     import fcntl
 
 LOCKED_BYTE = 1 << 30  # far behind what is written: on Windows a locked byte can't be read by others
+TRIES, PAUSE_S = 3, 0.05
 TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
 
@@ -30,7 +32,7 @@ class RunLock:
     def __enter__(self) -> "RunLock":
         file = self.path.open("ab+")
         try:
-            _lock(file)
+            _lock_soon(file)
         except OSError as error:
             if error.errno in TAKEN:
                 owner = _owner(file)
@@ -50,6 +52,33 @@ class RunLock:
     def __exit__(self, *_: object) -> None:
         # Closing unlocks. The file stays: deleting it would let a third run lock another file of that name.
         self._file.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a run has the file. Who asks holds it for less than a moment, which `RunLock` waits for."""
+    try:
+        file = path.open("rb+")  # Windows and some network drives lock nothing that is only read
+    except OSError:
+        return False
+    with file:
+        try:
+            _lock(file)
+        except OSError as error:
+            return error.errno in TAKEN
+    return False
+
+
+def _lock_soon(file: BinaryIO) -> None:
+    """Lock it, also where somebody is just asking whether it is locked."""
+    for _ in range(TRIES - 1):
+        try:
+            _lock(file)
+            return
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            time.sleep(PAUSE_S)
+    _lock(file)
 
 
 def _lock(file: BinaryIO) -> None:

@@ -14,6 +14,7 @@ from . import HeadlessError
 from .graph import Graph, title
 
 TEXT_EVENT = 3  # protocol.BinaryEventTypes.TEXT
+TRAINING_EVENT = "sid.training"  # SiD Distill's, with a text about each few iterations
 EXCERPT = 300  # characters of an odd answer
 
 
@@ -162,6 +163,8 @@ def progress_after(event: Event, graph: Graph, latest: Progress) -> list[Progres
             return [Progress(title(graph, event.data["display_node"]))]
         if event.kind == "progress_state":  # holds all that the older `progress` event says
             return _steps(event.data["nodes"], graph, latest)
+        if event.kind == TRAINING_EVENT and isinstance(event.data.get("text"), str):
+            return [replace(_of(title(graph, event.data["node"]), latest), text=event.data["text"])]
     except (KeyError, TypeError, AttributeError, OverflowError):
         pass  # told in another way than this version knows: the steps are not shown
     return []

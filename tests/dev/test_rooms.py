@@ -33,10 +33,12 @@ ROOMS = {
     "nodes/sampling": SHARED,
     "nodes/cleanstyle": SHARED | {"nodes/image_prompts"},
     "nodes/training": SHARED | {"nodes/sampling", "sid_core/evaluation"},
+    "nodes/panel": SHARED | {"nodes/training"},
     "nodes/evaluation": SHARED | {"nodes/sampling", "nodes/training", "sid_core/evaluation"},
     "nodes/demo": SHARED | {"nodes/sampling"},
     "nodes/extension": {
-        f"nodes/{room}" for room in ("sampling", "training", "evaluation", "image_prompts", "cleanstyle", "demo")
+        f"nodes/{room}"
+        for room in ("sampling", "training", "panel", "evaluation", "image_prompts", "cleanstyle", "demo")
     },
     "__init__": {"nodes/extension"},
 }

@@ -1,0 +1,37 @@
+"""The runs that this ComfyUI trains now, and which of them are to stop: asked by the browser, answered by the node."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+_stops: dict[str, Event] = {}  # by the run's name
+_stopped: dict[str, int] = {}
+
+
+@contextmanager
+def under_way(name: str) -> Iterator[Event]:
+    """Within it the run may be asked to stop; its iterations look at the event."""
+    stop = _stops[name] = Event()
+    try:
+        yield stop
+    finally:
+        del _stops[name]
+        _stopped[name] = times_stopped(name) + stop.is_set()
+
+
+def ask_to_stop(name: str) -> bool:
+    """Have a run end after the iteration it is in. False where this ComfyUI does not train it."""
+    if name not in _stops:
+        return False
+    _stops[name].set()
+    return True
+
+
+def can_stop(name: str) -> bool:
+    """Whether this ComfyUI trains it, and nobody has asked it to stop yet."""
+    return name in _stops and not _stops[name].is_set()
+
+
+def times_stopped(name: str) -> int:
+    """How often it was asked to stop. What is queued again after that is to go on, though nothing else has changed."""
+    return _stopped.get(name, 0)

@@ -1,0 +1,66 @@
+"""What a distillation tells while it trains: the bar, the console, and events for the panel in the browser."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+from comfy_execution.utils import get_executing_context
+
+from ..host import browsers
+from ..host.progress import Progress, duration
+
+EVENT = "sid.training"
+
+
+class TrainingProgress(Progress):
+    """Of so many iterations; raises the host's interrupt when the user has cancelled.
+
+    How far it is goes to the panel, and what stays worth reading to the text on the node. run: the run's name, by which
+    a panel knows it.
+    """
+
+    def __init__(self, iterations: int, batch: int, node_id: str | None, run: str):
+        super().__init__(iterations, node_id)
+        self.batch = batch
+        context = get_executing_context()
+        self.of = {"run": run, "node": node_id, "prompt_id": context and context.prompt_id}
+        self.numbers: dict[str, Any] = {}
+
+    def begin(self, first: int) -> None:
+        """The clock starts now; `first`: the iteration that a continued run goes on from."""
+        self.began, self.first = time.monotonic(), first
+
+    def update(self, iteration: int, note: str) -> None:
+        """After an iteration; `note`: such as the losses."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(iteration, self.total)
+        seconds = time.monotonic() - self.began
+        done = iteration - self.first
+        left = seconds / done * (self.total - iteration)
+        rate = done * self.batch / seconds
+        self.numbers = {"iteration": iteration, "iterations": self.total, "rate": rate, "left_s": left}
+        text = f"step {iteration}/{self.total}, {note}, {rate:.1f} images/s, {duration(left)} left"
+        self._say(text, last=iteration == self.total)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Tells the panel when the run is over, however it ends; its folder is to be free for another by then."""
+        try:
+            yield
+        finally:
+            self._send({"ended": True})
+
+    def _show(self, text: str) -> None:
+        self._send(self.numbers | {"text": text, "memory": used_memory()})
+
+    def _send(self, data: dict[str, Any]) -> None:
+        browsers.send(EVENT, self.of | data)
+
+
+def used_memory() -> dict[str, Any]:
+    """Of the device that is trained on: its kind, and bytes in use by whomever, and altogether."""
+    device = comfy.model_management.get_torch_device()
+    total = comfy.model_management.get_total_memory(device)
+    return {"device": device.type, "used": total - comfy.model_management.get_free_memory(device), "total": total}
