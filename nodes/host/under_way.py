@@ -27,9 +27,11 @@ def ask_to_stop(name: str) -> bool:
     return True
 
 
-def can_stop(name: str) -> bool:
-    """Whether this ComfyUI trains it, and nobody has asked it to stop yet."""
-    return name in _stops and not _stops[name].is_set()
+def state_here(name: str) -> str | None:
+    """ "training" or "stopping"; None where this ComfyUI does not train it."""
+    if name not in _stops:
+        return None
+    return "stopping" if _stops[name].is_set() else "training"
 
 
 def times_stopped(name: str) -> int:

@@ -1,7 +1,7 @@
 """What SiD Distill's panel in the browser asks for: GET /sid/runs shows, and changes nothing; POST /sid/stop stops.
 
     GET  /sid/runs                        the runs there are
-    GET  /sid/runs?run=NAME[&cursor=…]    how one stands, its curves and warnings; or what of them is new since then
+    GET  /sid/runs?run=NAME[&cursor=…]    how one stands, its curves and warnings, or what of them is new; null: no run
     GET  /sid/runs?run=NAME&preview=…     a picture: the number of an iteration, or "teacher"
     POST /sid/stop {"run": NAME}          have a run that this ComfyUI trains end after the iteration it is in
 
@@ -66,14 +66,13 @@ async def show(request: web.Request) -> web.Response:
         return _json({"runs": await asyncio.to_thread(runs.listed)})
     name = _name(query["run"])
     folder = await asyncio.to_thread(runs.run_folder, name)
-    if folder is None:
-        raise FileNotFoundError
     if "preview" in query:
         return await _picture(request, folder, query["preview"])
     cursor = query.get("cursor")
     if cursor is not None and len(cursor) > LONGEST_CURSOR:
         raise RefusedError("its cursor is too long")
-    return _json(await asyncio.to_thread(runs.seen, folder, cursor))
+    # No status of an error: that a run is yet to begin is none, and browsers put these on their console.
+    return _json(await asyncio.to_thread(runs.seen, folder, cursor) if folder else None)
 
 
 @answering
@@ -100,10 +99,10 @@ def register() -> None:
         instance.routes.post(STOP)(stop)
 
 
-async def _picture(request: web.Request, folder: Path, which: str) -> web.Response:
+async def _picture(request: web.Request, folder: Path | None, which: str) -> web.Response:
     if not PREVIEW.fullmatch(which):
         raise RefusedError(f"no preview is called {which!r:.60}")
-    path = await asyncio.to_thread(runs.preview, folder, which)
+    path = await asyncio.to_thread(runs.preview, folder, which) if folder else None
     if path is None:
         raise FileNotFoundError
     status = path.lstat()

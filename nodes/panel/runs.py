@@ -11,7 +11,7 @@ import folder_paths
 from ...sid_core.files.run_description import NAME
 from ...sid_core.files.run_view import RunView, is_run, standing
 from ..host.folder_names import is_folder_name
-from ..host.under_way import can_stop
+from ..host.under_way import state_here
 from ..training.curves import TITLES
 
 FOLDER = "sid_runs"
@@ -38,12 +38,12 @@ def listed() -> list[dict[str, Any]]:
 
 
 def seen(folder: Path, cursor: str | None) -> dict[str, Any]:
-    """See RunView.since; with the titles of the curves, and whether the run can be stopped from here."""
+    """See RunView.since; with the titles of the curves, and whether this ComfyUI trains it."""
     with _lock:
         view = _view(folder)
         found = view.since(cursor)
     titles = {"titles": TITLES | SPEED} if found["whole"] else {}
-    return {"run": folder.name, "folder": f"{FOLDER}/{folder.name}", "can_stop": can_stop(folder.name)} | found | titles
+    return {"run": folder.name, "folder": f"{FOLDER}/{folder.name}", "here": state_here(folder.name)} | found | titles
 
 
 def preview(folder: Path, which: str) -> Path | None:

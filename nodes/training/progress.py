@@ -31,6 +31,7 @@ class TrainingProgress(Progress):
     def begin(self, first: int) -> None:
         """The clock starts now; `first`: the iteration that a continued run goes on from."""
         self.began, self.first = time.monotonic(), first
+        self._send({"iteration": first, "iterations": self.total})
 
     def update(self, iteration: int, note: str) -> None:
         """After an iteration; `note`: such as the losses."""

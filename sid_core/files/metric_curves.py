@@ -114,7 +114,10 @@ class _Curve:
     def points(self, first: int, width: int) -> list[list[float]]:
         there = np.flatnonzero(self.count)
         return [
-            [i * width, *(float(f"{value:.4g}") for value in (self.total[i] / self.count[i], self.low[i], self.high[i]))]
+            [
+                i * width,
+                *(float(f"{value:.4g}") for value in (self.total[i] / self.count[i], self.low[i], self.high[i])),
+            ]
             for i in there[there >= first].tolist()
         ]
 

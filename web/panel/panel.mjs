@@ -1,0 +1,226 @@
+// The panel: how the run stands, its curves and pictures, and the two things that can be done about it.
+import { Chart } from "./chart.mjs"
+import { duration, gigabytes, h, number } from "./dom.mjs"
+import { Pictures } from "./pictures.mjs"
+import { listRuns, Run } from "./run.mjs"
+import { standing } from "./words.mjs"
+
+const CLOSED = 46 // px
+const OPEN = 400
+const STYLE = new URL("./panel.css", import.meta.url).href
+const ALL_MS = 30_000 // the oldest that the list of runs may be
+
+export class Panel {
+  constructor(node, api) {
+    this.node = node
+    this.api = api
+    this.run = null
+    this.other = null
+    this.range = null // of iterations; null is all
+    this.at = null
+    this.charts = new Map()
+    this.open = false
+    this.height = CLOSED
+    this.element = this.#build()
+    addStyle()
+    this.sizes = new ResizeObserver(() => this.draw())
+    this.sizes.observe(this.element)
+    this.timer = setInterval(() => this.#follow(), 500)
+  }
+
+  remove() {
+    clearInterval(this.timer)
+    this.sizes.disconnect()
+    this.run?.close()
+    this.other?.close()
+  }
+
+  /** A `sid.training` event of any run. */
+  hear(event) {
+    const ours = this.#name() === null ? String(event.node).split(":").at(-1) === String(this.node.id) : null
+    if (ours && event.run !== this.run?.name) this.#show(event.run)
+    if (event.run === this.run?.name) this.run.hear(event)
+  }
+
+  /** What is typed as run_name; null where it comes over a wire. */
+  #name() {
+    if (this.node.inputs?.some((input) => input.name === "run_name" && input.link != null)) return null
+    return String(this.node.widgets?.find((widget) => widget.name === "run_name")?.value ?? "")
+  }
+
+  #follow() {
+    const seen = this.#isSeen()
+    if (seen && !this.wasSeen) this.run?.ask() // another tab or graph was to be seen before
+    this.wasSeen = seen
+    const name = this.#name()
+    if (name !== null && name !== this.run?.name) this.#show(name)
+  }
+
+  #show(name) {
+    this.run?.close()
+    this.range = null
+    this.pictures.chosen = null
+    this.run = new Run(this.api, name, () => this.draw(), () => this.#isSeen())
+    this.run.ask()
+    this.draw()
+  }
+
+  #isSeen() {
+    return this.element.isConnected && !document.hidden
+  }
+
+  #build() {
+    this.dot = h("span", { class: "dot" })
+    this.said = h("span", { class: "said", role: "status" })
+    this.stop = h("button", { class: "stop", hidden: true, title: "End after this iteration: the student comes out, and what was learnt is saved.", click: () => this.run.stop() }, "Stop and save")
+    this.toggle = h("button", { class: "toggle", hidden: true, title: "Show or hide curves and pictures", click: () => this.#fold(!this.open) }, "▸")
+    this.bar = h("div", { class: "bar" }, h("div"))
+    this.facts = h("span", { class: "facts" })
+    this.path = h("input", { class: "path", readonly: true, "aria-label": "the run's folder", size: 1 })
+    this.copy = h("button", { title: "Copy the folder's name, which is in ComfyUI's output folder", click: () => this.#copy() }, "Copy")
+    this.smoothing = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: 0.8, "aria-label": "smoothing", input: () => this.draw() })
+    this.whole = h("button", { title: "Show all iterations", hidden: true, click: () => this.#select(null) }, "All")
+    this.compare = h("select", { "aria-label": "compare with", pointerdown: () => this.#list(), focus: () => this.#list(), change: () => this.#compare() }, h("option", { value: "" }, "no other run"))
+    this.grid = h("div", { class: "grid" })
+    this.warnings = h("ul", { class: "warnings" })
+    this.pictures = new Pictures()
+    this.body = h(
+      "div",
+      { class: "body", hidden: true },
+      h("div", { class: "tools" }, h("div", { class: "tabs" }, ...this.#tabs()), this.facts),
+      h("div", { class: "halves", "data-shown": "curves" }, this.#curves(), this.pictures.element),
+      h("div", { class: "tools foot" }, h("label", {}, "output/", this.path, this.copy)),
+    )
+    const panel = h("div", { class: "sid-panel" }, h("div", { class: "head" }, this.dot, this.said, this.stop, this.toggle), this.bar, this.body)
+    // What is dragged and typed here is not for the graph beneath.
+    for (const kind of ["pointerdown", "mousedown", "dblclick", "keydown"]) {
+      panel.addEventListener(kind, (event) => (event.button ?? 0) === 0 && event.stopPropagation())
+    }
+    return panel
+  }
+
+  #curves() {
+    return h(
+      "section",
+      { class: "curves" },
+      h("div", { class: "tools" }, h("label", {}, "smooth", this.smoothing), this.whole, h("label", {}, "compare with", this.compare)),
+      this.warnings,
+      this.grid,
+    )
+  }
+
+  #tabs() {
+    const tab = (shown, title) =>
+      h("button", { "data-tab": shown, click: () => ((this.body.querySelector(".halves").dataset.shown = shown), this.draw()) }, title)
+    return [tab("curves", "Curves"), tab("pictures", "Pictures")]
+  }
+
+  draw() {
+    const { run } = this
+    const [kind, sentence] = standing(run)
+    this.dot.dataset.kind = kind
+    this.said.textContent = this.said.title = sentence
+    this.stop.hidden = !(run?.live && run.state?.here !== "stopping") && run?.state?.here !== "training"
+    const seen = run?.state && Object.keys(run.curves).length > 0
+    if (Boolean(seen) !== Boolean(this.seen)) this.#fold((this.seen = Boolean(seen)))
+    const live = run?.live
+    const done = live?.iteration ?? run?.state?.trained ?? 0
+    const total = live?.iterations ?? run?.state?.iterations ?? 0
+    this.bar.firstChild.style.width = total ? `${Math.min(100, (100 * done) / total)}%` : "0"
+    this.toggle.hidden = !seen
+    if (!seen || !this.open) return
+    this.#tell()
+    this.#plot()
+    this.pictures.draw(run, this.other)
+    this.path.value = run.state.folder
+  }
+
+  #tell() {
+    const { rate, left_s: left, memory } = this.run.live ?? {}
+    const facts = []
+    if (rate !== undefined) facts.push(`${number(rate)} images/s`, `${duration(left)} left`)
+    if (memory) facts.push(`${gigabytes(memory.used)} of ${gigabytes(memory.total)} ${memory.device === "cpu" ? "RAM" : "GPU memory"}`)
+    this.facts.textContent = facts.join(" · ")
+    this.warnings.replaceChildren(...this.run.warnings.map(([iteration, message]) => h("li", {}, h("b", {}, `iteration ${number(iteration)} `), message)))
+  }
+
+  #plot() {
+    const { run, other } = this
+    const range = this.range ?? [0, Math.max(run.state.trained, other?.state?.trained ?? 0, 1)]
+    this.whole.hidden = !this.range
+    for (const [name, title] of Object.entries(run.titles)) {
+      const points = run.curves[name]
+      if (!points) {
+        this.charts.get(name)?.element.remove()
+        this.charts.delete(name)
+        continue
+      }
+      if (!this.charts.has(name)) {
+        const chart = new Chart(title, (chosen) => this.#select(chosen), (at) => this.#point(at))
+        this.charts.set(name, chart)
+        this.grid.append(chart.element)
+      }
+      this.charts.get(name).draw({
+        points,
+        width: run.state.width,
+        other: other?.curves[name],
+        otherWidth: other?.state?.width,
+        range,
+        smoothing: Number(this.smoothing.value),
+        warnings: run.warnings,
+        at: this.at,
+      })
+    }
+  }
+
+  #select(range) {
+    this.range = range
+    this.draw()
+  }
+
+  #point(at) {
+    this.at = at
+    this.#plot()
+  }
+
+  async #list() {
+    if (Date.now() - (this.listed ?? 0) < ALL_MS) return
+    this.listed = Date.now()
+    const names = (await listRuns(this.api)).map(({ run }) => run).filter((name) => name !== this.run.name)
+    const chosen = this.compare.value
+    this.compare.replaceChildren(h("option", { value: "" }, "no other run"), ...names.map((name) => h("option", { value: name }, name)))
+    this.compare.value = names.includes(chosen) ? chosen : ""
+  }
+
+  #compare() {
+    this.other?.close()
+    const name = this.compare.value
+    this.other = name ? new Run(this.api, name, () => this.draw(), () => this.#isSeen()) : null
+    this.other?.ask()
+    this.draw()
+  }
+
+  async #copy() {
+    this.path.select()
+    // Only pages of this machine or by https have a clipboard.
+    if (navigator.clipboard) await navigator.clipboard.writeText(this.path.value)
+    else document.execCommand("copy")
+  }
+
+  /** Open or close what is below the head; the node grows or shrinks by as much. */
+  #fold(open) {
+    const before = this.height
+    this.open = open
+    this.height = open ? OPEN : CLOSED
+    this.toggle.textContent = open ? "▾" : "▸"
+    this.body.hidden = !open
+    const { node } = this
+    node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] + this.height - before)])
+    node.setDirtyCanvas?.(true, true)
+    if (open) this.draw()
+  }
+}
+
+function addStyle() {
+  if (!document.querySelector(`link[href="${STYLE}"]`)) document.head.append(h("link", { rel: "stylesheet", href: STYLE }))
+}

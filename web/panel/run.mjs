@@ -1,0 +1,114 @@
+// A run as the server tells of it: all at first, and then what is new, no more often than there is something to see.
+
+const ROUTE = "/sid/runs"
+const LEAST_MS = 1000 // between two questions
+const QUIET_MS = 60_000 // where nothing happens
+const FIRST_MS = 5000
+
+/** The runs there are, the latest first: [{run, running, saved, iterations, …}]. */
+export async function listRuns(api) {
+  const answer = await api.fetchApi(ROUTE)
+  return answer.ok ? (await answer.json()).runs : []
+}
+
+export class Run {
+  /** changed: called whenever there is something new to see. watched: whether anybody looks. */
+  constructor(api, name, changed, watched) {
+    this.api = api
+    this.name = name
+    this.changed = changed
+    this.watched = watched
+    this.state = null // as the server last told; null while it knows of no such run
+    this.curves = {}
+    this.warnings = []
+    this.previews = []
+    this.live = null // the latest event, while it trains in this ComfyUI
+    this.pause = FIRST_MS
+    this.asked = 0
+    this.timer = null
+    this.closed = false
+  }
+
+  /** An event of this run. */
+  hear(event) {
+    this.live = event.ended ? null : { ...this.live, ...event }
+    const width = this.state?.width ?? 1
+    const due = event.ended || !this.state?.running || event.iteration >= this.state.trained + width
+    if (due) this.ask(event.ended ? 0 : LEAST_MS)
+    this.changed()
+  }
+
+  close() {
+    this.closed = true
+    clearTimeout(this.timer)
+  }
+
+  /** Ask the server, but not sooner than so many ms after the last time. */
+  ask(least = 0) {
+    clearTimeout(this.timer)
+    this.timer = setTimeout(() => this.refresh(), Math.max(0, this.asked + least - Date.now()))
+  }
+
+  async refresh() {
+    if (this.closed) return
+    this.asked = Date.now()
+    let more = false
+    if (this.watched()) {
+      try {
+        more = await this.#take()
+      } catch {
+        this.pause = QUIET_MS // the server is away, or starts anew
+      }
+      if (this.closed) return
+      this.changed()
+    }
+    if (more) return this.refresh()
+    this.ask(this.pause)
+  }
+
+  /** → whether there is more at once. */
+  async #take() {
+    const before = this.state
+    const answer = await this.api.fetchApi(this.#address(before ? { cursor: before.cursor } : {}))
+    const state = answer.ok ? await answer.json() : null
+    if (!state) {
+      this.state = null
+      this.pause = Math.min(2 * this.pause, QUIET_MS)
+      return false
+    }
+    if (state.whole) {
+      this.titles = state.titles
+      this.curves = state.curves
+      this.warnings = state.warnings
+      this.previews = state.previews
+    } else {
+      for (const [name, points] of Object.entries(state.curves)) {
+        const first = points[0][0]
+        this.curves[name] = (this.curves[name] ?? []).filter((point) => point[0] < first).concat(points)
+      }
+      this.warnings.push(...state.warnings)
+      this.previews = [...new Set([...this.previews, ...state.previews])].sort((a, b) => a - b)
+    }
+    const grown = !before || state.trained >= before.trained + state.width || state.running !== before.running
+    this.pause = grown ? FIRST_MS : Math.min(2 * this.pause, QUIET_MS)
+    this.state = state
+    if (!state.running) this.live = null // also where its last event was missed
+    return state.more
+  }
+
+  /** The address of a picture: an iteration's, or "teacher". */
+  picture(which) {
+    return this.api.apiURL(this.#address({ preview: which }))
+  }
+
+  /** Have it end after the iteration it is in. */
+  async stop() {
+    const body = JSON.stringify({ run: this.name })
+    await this.api.fetchApi("/sid/stop", { method: "POST", headers: { "Content-Type": "application/json" }, body })
+    this.ask()
+  }
+
+  #address(more) {
+    return `${ROUTE}?${new URLSearchParams({ run: this.name, ...more })}`
+  }
+}
