@@ -12,7 +12,7 @@ export class Chart {
     const [name, hint = ""] = title.split(/: (.*)/s)
     this.value = h("b")
     this.plot = svg("svg", { height: HEIGHT, role: "img", "aria-label": title })
-    this.element = h("figure", {}, h("figcaption", { title }, h("span", {}, name), this.value, h("i", {}, hint)), this.plot)
+    this.element = h("figure", {}, h("figcaption", { title }, h("span", {}, name), h("i", {}, hint), this.value), this.plot)
     this.domain = [0, 1]
     this.#listen(select, point)
   }

@@ -5,8 +5,9 @@ import { Pictures } from "./pictures.mjs"
 import { listRuns, Run } from "./run.mjs"
 import { standing } from "./words.mjs"
 
-const CLOSED = 46 // px
-const OPEN = 400
+const MARGINS = 20 // px, above and below it in the classic editor
+const CLOSED = 58
+const OPEN = 420
 const STYLE = new URL("./panel.css", import.meta.url).href
 const ALL_MS = 30_000 // the oldest that the list of runs may be
 
@@ -22,6 +23,7 @@ export class Panel {
     this.open = false
     this.height = CLOSED
     this.element = this.#build()
+    this.element.style.setProperty("--height", `${CLOSED - MARGINS}px`)
     addStyle()
     this.sizes = new ResizeObserver(() => this.draw())
     this.sizes.observe(this.element)
@@ -81,7 +83,8 @@ export class Panel {
     this.smoothing = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: 0.8, "aria-label": "smoothing", input: () => this.draw() })
     this.whole = h("button", { title: "Show all iterations", hidden: true, click: () => this.#select(null) }, "All")
     this.compare = h("select", { "aria-label": "compare with", pointerdown: () => this.#list(), focus: () => this.#list(), change: () => this.#compare() }, h("option", { value: "" }, "no other run"))
-    this.grid = h("div", { class: "grid" })
+    this.where = h("div", { class: "where" })
+    this.grid = h("div", { class: "grid" }, this.where)
     this.warnings = h("ul", { class: "warnings" })
     this.pictures = new Pictures()
     this.body = h(
@@ -91,7 +94,7 @@ export class Panel {
       h("div", { class: "halves", "data-shown": "curves" }, this.#curves(), this.pictures.element),
       h("div", { class: "tools foot" }, h("label", {}, "output/", this.path, this.copy)),
     )
-    const panel = h("div", { class: "sid-panel" }, h("div", { class: "head" }, this.dot, this.said, this.stop, this.toggle), this.bar, this.body)
+    const panel = h("div", { class: "sid-panel widget-expands" }, h("div", { class: "head" }, this.dot, this.said, this.stop, this.toggle), this.bar, this.body)
     // What is dragged and typed here is not for the graph beneath.
     for (const kind of ["pointerdown", "mousedown", "dblclick", "keydown"]) {
       panel.addEventListener(kind, (event) => (event.button ?? 0) === 0 && event.stopPropagation())
@@ -148,6 +151,8 @@ export class Panel {
     const { run, other } = this
     const range = this.range ?? [0, Math.max(run.state.trained, other?.state?.trained ?? 0, 1)]
     this.whole.hidden = !this.range
+    this.where.textContent =
+      this.at === null ? `iterations ${range.map(number).join(" to ")}; drag over a curve for a part` : `iteration ${number(this.at)}`
     for (const [name, title] of Object.entries(run.titles)) {
       const points = run.curves[name]
       if (!points) {
@@ -158,7 +163,7 @@ export class Panel {
       if (!this.charts.has(name)) {
         const chart = new Chart(title, (chosen) => this.#select(chosen), (at) => this.#point(at))
         this.charts.set(name, chart)
-        this.grid.append(chart.element)
+        this.where.before(chart.element)
       }
       this.charts.get(name).draw({
         points,
@@ -212,6 +217,7 @@ export class Panel {
     const before = this.height
     this.open = open
     this.height = open ? OPEN : CLOSED
+    this.element.style.setProperty("--height", `${this.height - MARGINS}px`)
     this.toggle.textContent = open ? "▾" : "▸"
     this.body.hidden = !open
     const { node } = this

@@ -211,9 +211,14 @@ def test_previews_and_progress_reach_the_user(run_graph, runs):
     result = run_graph(graph)
     assert result.success, result.error
     pictures = sorted((runs / "previews" / "previews").iterdir())
-    assert [file.name for file in pictures] == ["preview_0000002.png", "preview_0000004.png"]
-    last = said_on_node(result)[-1]
-    assert "step 4/4" in last and "loss" in last and "images/s" in last and "left" in last
+    assert [file.name for file in pictures] == ["preview_0000002.png", "preview_0000004.png", "teacher.png"]
+    told = [data for event, data in result.events if event == "sid.training"]
+    assert all(data["run"] == "previews" and data["node"] == "distilled" for data in told)
+    assert told[0]["iteration"] == 0 and told[-1]["ended"]
+    last = told[-2]
+    assert last["iteration"] == last["iterations"] == 4 and last["rate"] > 0 and last["left_s"] == 0
+    assert "step 4/4" in last["text"] and "loss" in last["text"] and "images/s" in last["text"]
+    assert 0 < last["memory"]["used"] < last["memory"]["total"] and last["memory"]["device"] == "cpu"
 
 
 def test_a_preview_shows_the_students_own_pictures_at_all_steps_and_at_one(run_graph, runs):
@@ -399,7 +404,7 @@ def test_what_failed_is_told_even_if_the_disk_is_full_too(run_graph, monkeypatch
         return failing
 
     monkeypatch.setattr(tensors, "save_file", fail(OSError(28, "No space left on device")))
-    monkeypatch.setattr(training.Progress, "update", fail(RuntimeError("what failed first")))
+    monkeypatch.setattr(training.TrainingProgress, "update", fail(RuntimeError("what failed first")))
     result = run_graph(distilled(run_name="both"))
     assert (
         "what failed first\nNothing of this run is saved: it was stopped at iteration 1, which could not"
@@ -425,14 +430,14 @@ def test_an_error_says_on_the_node_what_is_kept(run_graph, monkeypatch, runs):
     """With the very words of the error that ComfyUI shows."""
     from sid_pack.nodes.training import loop as training
 
-    plain = training.Progress.update
+    plain = training.TrainingProgress.update
 
     def failing(progress, iteration, note):
         plain(progress, iteration, note)
         if iteration == 3:
             raise RuntimeError("the third fails")
 
-    monkeypatch.setattr(training.Progress, "update", failing)
+    monkeypatch.setattr(training.TrainingProgress, "update", failing)
     result = run_graph(distilled(iterations=4, save_every=2, run_name="fails"))
     kept = "Queue again to go on from iteration 3, which is saved in output/sid_runs/fails: the run was stopped at"
     assert f"the third fails\n{kept} iteration 3." in result.error
@@ -475,7 +480,7 @@ def test_nothing_outlives_a_distillation(run_graph, monkeypatch, mode, outcome):
 
     from sid_pack.nodes.training import loop as training
 
-    plain = training.Progress.update
+    plain = training.TrainingProgress.update
 
     def stop(progress, iteration, note):
         plain(progress, iteration, note)
@@ -485,7 +490,7 @@ def test_nothing_outlives_a_distillation(run_graph, monkeypatch, mode, outcome):
             comfy.model_management.interrupt_current_processing()
             comfy.model_management.throw_exception_if_processing_interrupted()
 
-    monkeypatch.setattr(training.Progress, "update", stop)
+    monkeypatch.setattr(training.TrainingProgress, "update", stop)
     alive = []
     for seed in range(4):
         result = run_graph(distilled(iterations=2, seed=seed, run_name="leaks", **mode))
@@ -532,14 +537,14 @@ def test_start_over_that_stays_set_goes_on_after_cancel(run_graph, runs, monkeyp
     assert run_graph(distilled(iterations=3, run_name="again", seed=1)).success
     graph = distilled(iterations=4, run_name="again", seed=2, save_every=1)
     with monkeypatch.context() as patch:
-        plain = training.Progress.update
+        plain = training.TrainingProgress.update
 
         def cancelling(progress, done, *args):
             plain(progress, done, *args)
             if done == 2:
                 comfy.model_management.interrupt_current_processing()
 
-        patch.setattr(training.Progress, "update", cancelling)
+        patch.setattr(training.TrainingProgress, "update", cancelling)
         assert not run_graph(graph).success
     reached = metrics(runs / "again")
     assert len(reached) == 2
