@@ -79,12 +79,17 @@ def test_the_panel_moves_is_stopped_without_an_error_is_there_after_a_reload_and
     page.wait_for_function(f"() => ({POINTS})() >= 2")
 
     queue(distilling)
-    said(
-        distilling, rf"Training: iteration ({saved + 1}|{saved + 2}|{saved + 3}|{saved + 4}|{saved + 5}|{saved + 6}) of"
+    page.wait_for_function(
+        "(saved) => Number(/Training: iteration (\\d+)/.exec(document.querySelector('.sid-panel .said').textContent)?.[1])"
+        " > saved",
+        arg=saved,
     )
     page.locator(".sid-panel .stop").click()
     said(distilling, SETTLED)
-    assert int(re.search(r"iteration (\d+)", page.locator(".sid-panel .said").inner_text())[1]) > saved
+    further = int(re.search(r"iteration (\d+)", page.locator(".sid-panel .said").inner_text())[1])
+    assert further > saved and {file.name for file in folder.glob("state*")} == {
+        f"state_{iteration:07}.safetensors" for iteration in (saved, further)
+    }
     assert distilling.errors == []
 
 
