@@ -9,16 +9,20 @@ import pytest
 from PIL import Image
 from workflows.shipped import ui_workflow
 
-SETTLED = r"Saved at iteration \d+ of \d+\. Queue again to go on"
+SETTLED = r"Saved at iteration [\d,]+ of 2,000\. Queue again to go on"
 DRAW_BY_VUE = "async (on) => { await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on) }"
 SET = """([type, values]) => {
   const node = window.app.graph._nodes.find((node) => node.type === type)
   for (const [name, value] of Object.entries(values)) node.widgets.find((widget) => widget.name === name).value = value
 }"""
 SAID = "([pattern]) => new RegExp(pattern).test(document.querySelector('.sid-panel .said')?.textContent)"
+FURTHER = """(saved) => {
+  const said = document.querySelector(".sid-panel .said").textContent
+  return Number(/Training: iteration (\\d+)/.exec(said)?.[1]) > saved
+}"""
 DISTILL = "window.app.graph._nodes.find((node) => node.type === 'SiDDistill')"
 POINTS = "() => document.querySelectorAll('.sid-panel svg path.smooth')[0]?.getAttribute('d').split('L').length ?? 0"
-SHORT = {"iterations": 40, "batch_size": 2, "preview_every": 2, "student_rank": 4, "fake_rank": 4}
+SHORT = {"iterations": 2000, "batch_size": 2, "preview_every": 2, "student_rank": 4, "fake_rank": 4}
 
 
 @pytest.fixture
@@ -43,14 +47,12 @@ def queue(editor) -> None:
     editor.page.evaluate("() => window.app.queuePrompt(0)")
 
 
-def test_the_panel_moves_is_stopped_without_an_error_is_there_after_a_reload_and_the_run_goes_on(
-    distilling, comfyui_server
-):
+def test_the_panel_moves_and_stops_the_run_which_goes_on_also_through_a_reload_of_the_page(distilling, comfyui_server):
     page = distilling.page
     name_run(distilling, "watched")
     said(distilling, "No run of this name yet")
     queue(distilling)
-    said(distilling, r"Training: iteration [1-9]\d* of 40")
+    said(distilling, r"Training: iteration [1-9]\d* of 2,000")
     page.wait_for_function(f"() => ({POINTS})() >= 2")
     page.locator(".sid-panel [data-tab=pictures]").click()
     page.wait_for_function(
@@ -65,25 +67,23 @@ def test_the_panel_moves_is_stopped_without_an_error_is_there_after_a_reload_and
     sentence = page.locator(".sid-panel .said").inner_text()
     saved = int(re.search(r"iteration (\d+)", sentence)[1])
     folder = comfyui_server.output_directory / "sid_runs" / "watched"
-    assert (folder / f"state_{saved:07}.safetensors").exists() and 0 < saved < 40
+    assert (folder / f"state_{saved:07}.safetensors").exists() and 0 < saved < 2000
     # What comes after it in the graph is done with the student that came out.
     page.wait_for_function("() => window.app.graph._nodes.find((n) => n.type === 'SaveImage').imgs?.length === 8")
     assert page.locator(".p-toast-message-error, .p-dialog, .comfy-error-report").count() == 0
     assert distilling.errors == []
 
+    queue(distilling)
+    said(distilling, "Training: iteration")
     workflow = page.evaluate("() => window.app.graph.serialize()")
     page.reload()
     page.wait_for_function("() => window.app?.extensionManager && window.app.graph && window.LiteGraph")
     distilling.open(workflow)
-    said(distilling, SETTLED)
     page.wait_for_function(f"() => ({POINTS})() >= 2")
-
-    queue(distilling)
-    page.wait_for_function(
-        "(saved) => Number(/Training: iteration (\\d+)/.exec(document.querySelector('.sid-panel .said').textContent)?.[1])"
-        " > saved",
-        arg=saved,
+    trains = (
+        "(saved) => Number(/Training: iteration (\\d+)/.exec(document.querySelector('.said').textContent)?.[1]) > saved"
     )
+    page.wait_for_function(trains, arg=saved)
     page.locator(".sid-panel .stop").click()
     said(distilling, SETTLED)
     further = int(re.search(r"iteration (\d+)", page.locator(".sid-panel .said").inner_text())[1])
@@ -126,9 +126,9 @@ def test_a_run_from_elsewhere_is_found_by_its_name_and_what_it_says_is_text(dist
     assert page.locator(".sid-panel .stop").is_hidden()
     page.locator(".sid-panel [data-tab=pictures]").click()
     slider = page.locator(".sid-panel .when input")
-    assert page.locator(".sid-panel .when b").inner_text() == "iteration 300"
+    page.locator(".sid-panel .when b", has_text="iteration 300").wait_for()
     slider.evaluate("(slider) => { slider.value = 0; slider.dispatchEvent(new Event('input')) }")
-    assert page.locator(".sid-panel .when b").inner_text() == "iteration 100"
+    page.locator(".sid-panel .when b", has_text="iteration 100").wait_for()
     page.locator(".sid-panel [data-tab=curves]").click()
     assert distilling.errors == []
 
@@ -150,9 +150,40 @@ def test_dragging_over_a_curve_shows_a_part_and_all_is_a_click_away(distilling, 
       }
       plot.dispatchEvent(new PointerEvent("pointerleave"))
     }""")
-    assert "iterations 75 to 150" in page.locator(".sid-panel .where").inner_text()
+    shown = page.locator(".sid-panel .where")
+    shown.filter(has_text="iterations 75 to 150;").wait_for()
     page.locator(".sid-panel .curves button", has_text="All").click()
-    assert "iterations 0 to 300" in page.locator(".sid-panel .where").inner_text()
+    shown.filter(has_text="iterations 0 to 300;").wait_for()
+
+
+def test_the_panel_is_there_within_a_subgraph(distilling, finished):
+    page = distilling.page
+    name_run(distilling, finished)
+    page.evaluate(f"""() => {{
+      const made = window.app.graph.convertToSubgraph(new Set([{DISTILL}]))
+      window.app.canvas.setGraph(made.node.subgraph)
+    }}""")
+    said(distilling, "Finished: 300 iterations")
+    page.evaluate("""() => {
+      const { canvas } = window.app
+      canvas.ds.scale = 1
+      canvas.centerOnNode(canvas.graph._nodes.find((node) => node.type === "SiDDistill"))
+      canvas.setDirty(true, true)
+    }""")
+    page.wait_for_function(f"() => ({POINTS})() === 300")
+    page.evaluate("() => window.app.canvas.setGraph(window.app.graph)")
+
+
+def test_a_workflow_that_is_saved_and_opened_again_has_the_size_that_it_had(distilling, finished):
+    name_run(distilling, finished)
+    said(distilling, "Finished: 300 iterations")
+    size = f"() => [...{DISTILL}.size]"
+    distilling.page.wait_for_function(f"() => ({POINTS})() === 300")
+    before = distilling.page.evaluate(size)
+    distilling.open(distilling.page.evaluate("() => window.app.graph.serialize()"))
+    said(distilling, "Finished: 300 iterations")
+    distilling.page.wait_for_function(f"() => ({POINTS})() === 300")
+    assert distilling.page.evaluate(size) == before
 
 
 def test_the_panel_is_no_part_of_the_workflow_or_of_what_is_queued(distilling, finished):

@@ -12,7 +12,8 @@ export class Chart {
     const [name, hint = ""] = title.split(/: (.*)/s)
     this.value = h("b")
     this.plot = svg("svg", { height: HEIGHT, role: "img", "aria-label": title })
-    this.element = h("figure", {}, h("figcaption", { title }, h("span", {}, name), h("i", {}, hint), this.value), this.plot)
+    const caption = h("figcaption", { title }, h("span", {}, name), h("i", {}, hint), this.value)
+    this.element = h("figure", {}, caption, this.plot)
     this.domain = [0, 1]
     this.#listen(select, point)
   }
@@ -121,5 +122,6 @@ function area(series, x, y) {
 }
 
 function nearest(series, at) {
-  return series.reduce((best, point) => (best && Math.abs(best.x - at) <= Math.abs(point.x - at) ? best : point), undefined)
+  const away = (point) => Math.abs(point.x - at)
+  return series.reduce((best, point) => (best && away(best) <= away(point) ? best : point), undefined)
 }

@@ -9,6 +9,7 @@ const MARGINS = 20 // px, above and below it in the classic editor
 const CLOSED = 58
 const OPEN = 420
 const STYLE = new URL("./panel.css", import.meta.url).href
+const NO_OTHER = "no other run"
 const ALL_MS = 30_000 // the oldest that the list of runs may be
 
 export class Panel {
@@ -72,29 +73,34 @@ export class Panel {
   }
 
   #build() {
+    const button = (text, title, click, more = {}) => h("button", { title, click, ...more }, text)
     this.dot = h("span", { class: "dot" })
     this.said = h("span", { class: "said", role: "status" })
-    this.stop = h("button", { class: "stop", hidden: true, title: "End after this iteration: the student comes out, and what was learnt is saved.", click: () => this.run.stop() }, "Stop and save")
-    this.toggle = h("button", { class: "toggle", hidden: true, title: "Show or hide curves and pictures", click: () => this.#fold(!this.open) }, "▸")
+    this.stop = button(
+      "Stop and save",
+      "End after this iteration: the student comes out, and what was learnt is saved.",
+      () => this.run.stop(),
+      { class: "stop", hidden: true },
+    )
+    this.toggle = button("▸", "Show or hide curves and pictures", () => this.#fold(!this.open), {
+      class: "toggle",
+      hidden: true,
+    })
     this.bar = h("div", { class: "bar" }, h("div"))
     this.facts = h("span", { class: "facts" })
     this.path = h("input", { class: "path", readonly: true, "aria-label": "the run's folder", size: 1 })
-    this.copy = h("button", { title: "Copy the folder's name, which is in ComfyUI's output folder", click: () => this.#copy() }, "Copy")
-    this.smoothing = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: 0.8, "aria-label": "smoothing", input: () => this.draw() })
-    this.whole = h("button", { title: "Show all iterations", hidden: true, click: () => this.#select(null) }, "All")
-    this.compare = h("select", { "aria-label": "compare with", pointerdown: () => this.#list(), focus: () => this.#list(), change: () => this.#compare() }, h("option", { value: "" }, "no other run"))
-    this.where = h("div", { class: "where" })
-    this.grid = h("div", { class: "grid" }, this.where)
-    this.warnings = h("ul", { class: "warnings" })
     this.pictures = new Pictures()
+    this.halves = h("div", { class: "halves", "data-shown": "curves" }, this.#curves(), this.pictures.element)
+    const copy = button("Copy", "Copy the folder's name, which is in ComfyUI's output folder", () => this.#copy())
     this.body = h(
       "div",
       { class: "body", hidden: true },
       h("div", { class: "tools" }, h("div", { class: "tabs" }, ...this.#tabs()), this.facts),
-      h("div", { class: "halves", "data-shown": "curves" }, this.#curves(), this.pictures.element),
-      h("div", { class: "tools foot" }, h("label", {}, "output/", this.path, this.copy)),
+      this.halves,
+      h("div", { class: "tools foot" }, h("label", {}, "output/", this.path, copy)),
     )
-    const panel = h("div", { class: "sid-panel widget-expands" }, h("div", { class: "head" }, this.dot, this.said, this.stop, this.toggle), this.bar, this.body)
+    const head = h("div", { class: "head" }, this.dot, this.said, this.stop, this.toggle)
+    const panel = h("div", { class: "sid-panel widget-expands" }, head, this.bar, this.body)
     // What is dragged and typed here is not for the graph beneath.
     for (const kind of ["pointerdown", "mousedown", "dblclick", "keydown"]) {
       panel.addEventListener(kind, (event) => (event.button ?? 0) === 0 && event.stopPropagation())
@@ -103,22 +109,42 @@ export class Panel {
   }
 
   #curves() {
-    return h(
-      "section",
-      { class: "curves" },
-      h("div", { class: "tools" }, h("label", {}, "smooth", this.smoothing), this.whole, h("label", {}, "compare with", this.compare)),
-      this.warnings,
-      this.grid,
+    const redraw = () => this.draw()
+    const amount = { type: "range", min: 0, max: 0.98, step: 0.02, value: 0.8, "aria-label": "smoothing" }
+    this.smoothing = h("input", { ...amount, input: redraw })
+    this.whole = h("button", { title: "Show all iterations", hidden: true, click: () => this.#select(null) }, "All")
+    this.compare = h(
+      "select",
+      { "aria-label": "compare with", focus: () => this.#list(), change: () => this.#compare() },
+      h("option", { value: "" }, NO_OTHER),
     )
+    this.warnings = h("ul", { class: "warnings" })
+    this.where = h("div", { class: "where" })
+    this.grid = h("div", { class: "grid" }, this.where)
+    const tools = [h("label", {}, "smooth", this.smoothing), this.whole, h("label", {}, "compare with", this.compare)]
+    return h("section", { class: "curves" }, h("div", { class: "tools" }, ...tools), this.warnings, this.grid)
   }
 
   #tabs() {
-    const tab = (shown, title) =>
-      h("button", { "data-tab": shown, click: () => ((this.body.querySelector(".halves").dataset.shown = shown), this.draw()) }, title)
+    const tab = (shown, title) => {
+      const choose = () => {
+        this.halves.dataset.shown = shown
+        this.draw()
+      }
+      return h("button", { "data-tab": shown, click: choose }, title)
+    }
     return [tab("curves", "Curves"), tab("pictures", "Pictures")]
   }
 
+  /** Before the browser shows its next frame, and so never while nobody can see it. */
   draw() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = undefined
+      this.#draw()
+    })
+  }
+
+  #draw() {
     const { run } = this
     const [kind, sentence] = standing(run)
     this.dot.dataset.kind = kind
@@ -142,18 +168,24 @@ export class Panel {
     const { rate, left_s: left, memory } = this.run.live ?? {}
     const facts = []
     if (rate !== undefined) facts.push(`${number(rate)} images/s`, `${duration(left)} left`)
-    if (memory) facts.push(`${gigabytes(memory.used)} of ${gigabytes(memory.total)} ${memory.device === "cpu" ? "RAM" : "GPU memory"}`)
+    if (memory) {
+      const where = memory.device === "cpu" ? "RAM" : "GPU memory"
+      facts.push(`${gigabytes(memory.used)} of ${gigabytes(memory.total)} ${where}`)
+    }
     this.facts.textContent = facts.join(" · ")
-    this.warnings.replaceChildren(...this.run.warnings.map(([iteration, message]) => h("li", {}, h("b", {}, `iteration ${number(iteration)} `), message)))
+    if (this.told === this.run.state.cursor) return
+    this.told = this.run.state.cursor
+    const line = ([iteration, message]) => h("li", {}, h("b", {}, `iteration ${number(iteration)} `), message)
+    this.warnings.replaceChildren(...this.run.warnings.map(line))
   }
 
   #plot() {
     const { run, other } = this
     const range = this.range ?? [0, Math.max(run.state.trained, other?.state?.trained ?? 0, 1)]
     this.whole.hidden = !this.range
-    this.where.textContent =
-      this.at === null ? `iterations ${range.map(number).join(" to ")}; drag over a curve for a part` : `iteration ${number(this.at)}`
-    for (const [name, title] of Object.entries(run.titles)) {
+    const all = `iterations ${range.map(number).join(" to ")}; drag over a curve for a part`
+    this.where.textContent = this.at === null ? all : `iteration ${number(this.at)}`
+    for (const [order, [name, title]] of Object.entries(run.titles).entries()) {
       const points = run.curves[name]
       if (!points) {
         this.charts.get(name)?.element.remove()
@@ -162,8 +194,9 @@ export class Panel {
       }
       if (!this.charts.has(name)) {
         const chart = new Chart(title, (chosen) => this.#select(chosen), (at) => this.#point(at))
+        chart.element.style.order = order
         this.charts.set(name, chart)
-        this.where.before(chart.element)
+        this.grid.append(chart.element)
       }
       this.charts.get(name).draw({
         points,
@@ -185,7 +218,7 @@ export class Panel {
 
   #point(at) {
     this.at = at
-    this.#plot()
+    this.draw()
   }
 
   async #list() {
@@ -193,7 +226,8 @@ export class Panel {
     this.listed = Date.now()
     const names = (await listRuns(this.api)).map(({ run }) => run).filter((name) => name !== this.run.name)
     const chosen = this.compare.value
-    this.compare.replaceChildren(h("option", { value: "" }, "no other run"), ...names.map((name) => h("option", { value: name }, name)))
+    const option = (name) => h("option", { value: name }, name)
+    this.compare.replaceChildren(h("option", { value: "" }, NO_OTHER), ...names.map(option))
     this.compare.value = names.includes(chosen) ? chosen : ""
   }
 
@@ -212,7 +246,7 @@ export class Panel {
     else document.execCommand("copy")
   }
 
-  /** Open or close what is below the head; the node grows or shrinks by as much. */
+  /** Open or close what is below the head; the node grows where it has to, and shrinks by as much. */
   #fold(open) {
     const before = this.height
     this.open = open
@@ -221,12 +255,15 @@ export class Panel {
     this.toggle.textContent = open ? "▾" : "▸"
     this.body.hidden = !open
     const { node } = this
-    node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] + this.height - before)])
+    const room = open ? 0 : before - this.height // what is open uses the room that there is
+    node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - room)])
     node.setDirtyCanvas?.(true, true)
-    if (open) this.draw()
+    if (open) this.#list()
+    this.draw()
   }
 }
 
 function addStyle() {
-  if (!document.querySelector(`link[href="${STYLE}"]`)) document.head.append(h("link", { rel: "stylesheet", href: STYLE }))
+  if (document.querySelector(`link[href="${STYLE}"]`)) return
+  document.head.append(h("link", { rel: "stylesheet", href: STYLE }))
 }

@@ -1,6 +1,7 @@
 // A run as the server tells of it: all at first, and then what is new, no more often than there is something to see.
 
 const ROUTE = "/sid/runs"
+const NAME = /^[\p{L}\p{N}_-][\p{L}\p{N}_ -]{0,99}(?<! )$/u // what the node takes; others need not be asked for
 const LEAST_MS = 1000 // between two questions
 const QUIET_MS = 60_000 // where nothing happens
 const FIRST_MS = 5000
@@ -69,8 +70,7 @@ export class Run {
   /** → whether there is more at once. */
   async #take() {
     const before = this.state
-    const answer = await this.api.fetchApi(this.#address(before ? { cursor: before.cursor } : {}))
-    const state = answer.ok ? await answer.json() : null
+    const state = NAME.test(this.name) ? await this.#fetch(before ? { cursor: before.cursor } : {}) : null
     if (!state) {
       this.state = null
       this.pause = Math.min(2 * this.pause, QUIET_MS)
@@ -94,6 +94,11 @@ export class Run {
     this.state = state
     if (!state.running) this.live = null // also where its last event was missed
     return state.more
+  }
+
+  async #fetch(more) {
+    const answer = await this.api.fetchApi(this.#address(more))
+    return answer.ok ? answer.json() : null
   }
 
   /** The address of a picture: an iteration's, or "teacher". */
