@@ -1,7 +1,7 @@
 // One curve over the iterations: faint as it is, and strong as it is smoothed.
 import { h, number, svg } from "./dom.mjs"
 
-const HEIGHT = 74
+const HEIGHT = 64
 const TOP = 6
 const BOTTOM = 6
 

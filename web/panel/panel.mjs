@@ -7,7 +7,7 @@ import { standing } from "./words.mjs"
 
 const MARGINS = 20 // px, above and below it in the classic editor
 const CLOSED = 58
-const OPEN = 420
+const OPEN = 460
 const STYLE = new URL("./panel.css", import.meta.url).href
 const NO_OTHER = "no other run"
 const ALL_MS = 30_000 // the oldest that the list of runs may be

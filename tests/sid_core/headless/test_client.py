@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from graphs import distilled
 from headless_runs import IMAGE, ROOT, SAVE, command, wait_until
 
 from sid_pack.sid_core.headless import HeadlessError, client, server
@@ -165,6 +166,13 @@ def test_a_websocket_that_is_forgotten_is_opened_anew(proxy, hasty, monkeypatch,
     assert any(state.quiet_s for state in run.states)
     assert run.states[-1].value > 70
     assert run.said == []
+
+
+def test_the_losses_of_a_distillation_are_told_while_it_trains(comfyui_server):
+    run = Followed(comfyui_server.url, distilled(iterations=3, run_name="headless"))
+    assert run.ended(300).outputs, run.error
+    last = [state.text for state in run.states if state.node and "distilled" in state.node][-1]
+    assert "step 3/3, loss" in last and "images/s" in last
 
 
 def test_a_server_that_never_comes_back_is_given_up_after_the_limit(proxy, hasty):
