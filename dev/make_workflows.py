@@ -33,7 +33,7 @@ def main() -> None:
         definitions = json.load(answer)
     for make_sheet in SHEETS:
         sheet = make_sheet()
-        write(WORKFLOWS / f"{sheet.name}.json", ui_workflow(sheet, definitions))
+        write(WORKFLOWS / f"{sheet.title}.json", ui_workflow(sheet, definitions))
         write(WORKFLOWS / "api" / f"{sheet.name}.json", api_graph(sheet, definitions))
 
 

@@ -65,3 +65,8 @@ def values_of(node: Node, definitions: Definitions) -> dict[str, Value]:
 
 def slot_of(output: Output, definitions: Definitions) -> int:
     return definitions[output.node.kind]["output_name"].index(output.name)
+
+
+def own(node: Node, definitions: Definitions) -> bool:
+    """Whether it comes with a pack, this one or another, and not with ComfyUI."""
+    return definitions[node.kind]["python_module"].startswith("custom_nodes.")

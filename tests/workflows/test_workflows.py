@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import re
 import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 from workflows.conftest import FILES, place_style_picture
-from workflows.shipped import FOLDER, NAMES, api_graph, ui_workflow
+from workflows.shipped import FOLDER, NAMES, TITLES, api_graph, ui_workflow
 
 DEMOS = [name for name in NAMES if name.startswith("demo_")]
 # Enough to show that the workflow runs; how well it distils is for the demo.
@@ -41,9 +43,22 @@ def assert_pictures(folder: Path, images: list[dict[str, str]], count: int) -> N
         assert pixels.std() > 5, f"{image['filename']} is constant"
 
 
-def test_there_are_workflows_and_each_has_its_twin():
-    assert {"demo_sample_student", "demo_distil", "sdxl_sample_student", "sd15_sample_student"} <= set(NAMES)
-    assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+def test_each_workflow_has_its_twin_and_no_file_is_left_over():
+    assert {path.stem for path in (FOLDER / "api").glob("*.json")} == set(NAMES)
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(TITLES.values())
+
+
+def test_their_names_sort_with_the_one_to_begin_with_first_and_can_be_files_and_addresses_everywhere():
+    """The template browser's search knows nothing but the name."""
+    assert NAMES[0] == "demo_sample_student"
+    assert [int(title[:2]) for title in sorted(TITLES.values())] == sorted({int(title[:2]) for title in TITLES.values()})
+    for title in TITLES.values():
+        assert not set(title) & set('<>:"/\\|?*#%_') or "IPAdapter_plus" in title
+        assert len(title) <= 70
+    for searched in ("few-step", "emoji", "distil", "LoRA", "style", "SDXL", "CleanStyle", "SiD"):
+        assert any(searched in title for title in TITLES.values())
+    for name, title in TITLES.items():
+        assert name.startswith("demo_") == title.endswith("emoji demo, no download")
 
 
 def test_the_files_are_what_their_descriptions_say(comfyui_server):
@@ -55,11 +70,25 @@ def test_the_files_are_what_their_descriptions_say(comfyui_server):
     assert made == {name: api_graph(name) for name in NAMES}, "run `python -m dev.make_workflows`"
 
 
-def test_comfyui_offers_them_as_templates(comfyui_server):
-    assert sorted(get_json(f"{comfyui_server.url}/workflow_templates")["comfyui-sid"]) == NAMES
+def test_each_node_of_the_pack_is_in_a_workflow(comfyui_server):
+    definitions = get_json(f"{comfyui_server.url}/object_info")
+    ours = {kind for kind, node in definitions.items() if node["python_module"] == "custom_nodes.comfyui-sid"}
+    assert ours == {node["class_type"] for name in NAMES for node in api_graph(name).values()} & ours
+
+
+def test_notes_name_workflows_that_there_are():
     for name in NAMES:
-        template = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{name}.json"
-        assert get_json(template) == ui_workflow(name)
+        note = next(node for node in ui_workflow(name)["nodes"] if node["type"] == "MarkdownNote")["widgets_values"][0]
+        assert "`" not in note  # illegible on the note's colour in Nodes 2.0
+        for title in re.findall(r"\*(\d\d [^*]+)\*", note):
+            assert title in TITLES.values()
+
+
+def test_comfyui_offers_them_as_templates(comfyui_server):
+    assert sorted(get_json(f"{comfyui_server.url}/workflow_templates")["comfyui-sid"]) == sorted(TITLES.values())
+    for name in NAMES:
+        template = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{quote(TITLES[name])}"
+        assert get_json(f"{template}.json") == ui_workflow(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
