@@ -62,7 +62,7 @@ def sdxl_cleanstyle_before_after() -> Sheet:
         sampled[title] = sheet.add("KSampler", title, model=each, **settings)["LATENT"]
     sheet.column("Side by side", width=500)
     joined = parts.side_by_side(sheet, sampled, vae, spacing=16)
-    sheet.add("SaveImage", images=joined, filename_prefix="cleanstyle/before_after", room=300)
+    sheet.add("SaveImage", images=joined, filename_prefix="cleanstyle/before_after", room=290)
     sheet.group("What is taken out")
     sheet.add("PreviewImage", "What is taken out", images=spectrum, room=320)
     return sheet

@@ -6,7 +6,7 @@ from .definitions import Definitions
 from .measures import TITLE, height
 from .sheet import NOTE_WIDTH, Group, Sheet
 
-NODE_GAP, COLUMN_GAP, GROUP_GAP = 24, 60, 28
+NODE_GAP, COLUMN_GAP, GROUP_GAP = 24, 64, 28
 GROUP_PADDING, GROUP_TITLE = 14, 40
 FOLDED_WIDTH, FOLDED_GAP, UNFOLDED_WIDTH = 225, 36, 280
 
@@ -54,7 +54,7 @@ def layout(sheet: Sheet, definitions: Definitions) -> Layout:
                     place = before.left + FOLDED_WIDTH + FOLDED_GAP, before.top
                 else:
                     place = left, top
-                    top += (0 if node.folded else height(node, definitions)) + NODE_GAP + TITLE
+                    top += (FOLDED_GAP - NODE_GAP if node.folded else height(node, definitions)) + NODE_GAP + TITLE
                 width = min(column.width, UNFOLDED_WIDTH) if node.folded else column.width
                 nodes[node.id] = Box(*place, width, height(node, definitions))
             bottom = top - NODE_GAP - TITLE + GROUP_PADDING

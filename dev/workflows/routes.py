@@ -13,7 +13,7 @@ from .sheet import Sheet
 FIRST_SLOT = 14  # from a body's top to the middle of its first slot
 # How far a link may be behind its own two nodes, where it leaves the one and meets the other, and how far it is to stay
 # from all others: the two ways to draw a node have their slots in slightly different places.
-NEAR, CLEAR = 6, 6
+NEAR, CLEAR = 12, 6
 LANE, FROM_NODES = 12, 8  # between lanes, and from a lane to a node
 WAYS = (0, 10, -10, 18, -18)  # where links go in a gap between columns, from its middle
 BESIDE = 16  # from the end of a folded node to a link that goes up or down there

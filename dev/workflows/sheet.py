@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from .titles import TITLES
 
-NOTE_WIDTH = 320
+NOTE_WIDTH = 310
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Column:
 
 
 class Sheet:
-    """A workflow: columns that nodes are added to, from left to right and top to bottom. The note is on top of the first."""
+    """A workflow: columns that nodes are added to, from left to right and top to bottom, below a note at first."""
 
     def __init__(self, name: str, note: str, *, note_height: int, models: tuple[Model, ...] = ()):
         self.name, self.title, self.models = name, TITLES[name], models
