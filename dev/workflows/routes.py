@@ -17,7 +17,8 @@ NEAR, CLEAR = 12, 6
 LANE, FROM_NODES = 12, 8  # between lanes, and from a lane to a node
 WAYS = (0, 10, -10, 18, -18)  # where links go in a gap between columns, from its middle
 BESIDE = 16  # from the end of a folded node to a link that goes up or down there
-DEAREST = 6  # lanes above all, and below
+MOST = 6  # lanes above all, and below
+STEEP = 160  # from here on a curve without a reroute at the corner swings too far aside
 
 Stops = tuple[Point, ...]
 Plug = tuple[int, int]  # a node and the number of its output
@@ -70,7 +71,9 @@ class _Router:
                 for leave in self._near(leave_at, (plug, lane < start[1])):
                     for arrive in self._near(arrive_at, (plug, end[1] < lane)):
                         first, last, over = (leave, start[1]), (arrive, end[1]), ((leave, lane), (arrive, lane))
-                        yield from (over, (first, *over), (*over, last), (first, *over, last))
+                        leaving = ((), (first,)) if abs(lane - start[1]) < STEEP else ((first,),)
+                        arriving = ((), (last,)) if abs(lane - end[1]) < STEEP else ((last,),)
+                        yield from ((*a, *over, *b) for a, b in itertools.product(leaving, arriving))
 
     def _near(self, place: float, use: tuple[Plug, bool]) -> list[float]:
         """Places there, those first that are used for the same already, and those last that are used for others."""
@@ -85,7 +88,7 @@ class _Router:
         blocked = [(box.top - FROM_NODES, box.bottom + FROM_NODES) for box in crossed]
         blocked += [(box.top, box.top + GROUP_TITLE) for box in frames]
         top, bottom = min(low for low, _ in blocked), max(high for _, high in blocked)
-        heights = [top - LANE * (i + 1) for i in range(DEAREST)] + [bottom + LANE * (i + 1) for i in range(DEAREST)]
+        heights = [top - LANE * (i + 1) for i in range(MOST)] + [bottom + LANE * (i + 1) for i in range(MOST)]
         heights += [float(y) for y in range(round(top), round(bottom), 4)]
         mine = {y for a, b, y, other in self.lanes if other == plug}
         others = [y for a, b, y, other in self.lanes if other != plug and a < right and left < b]

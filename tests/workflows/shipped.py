@@ -1,4 +1,4 @@
-"""The workflow files that come with the pack: each by what the template browser calls it, and by its API file's name."""
+"""The workflow files that come with the pack, each by its API file's name; TITLES has what the browser calls them."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,6 @@ from sid_pack.dev.workflows.titles import TITLES
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(TITLES, key=TITLES.get)
-
-
-def title_of(name: str) -> str:
-    return TITLES[name]
 
 
 def ui_workflow(name: str) -> dict[str, Any]:
