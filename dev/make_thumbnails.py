@@ -23,7 +23,11 @@ from .make_workflows import ROOT, WORKFLOWS, comfyui
 from .workflows.titles import TITLES
 
 SIDE, BAND, MOST_BYTES = 400, 52, 20_000
-OF_A_RUN = {"demo_distil": "previews.png", "demo_distil_best": "curves.png"}
+# The tutorial's pictures, and what of them is shown: left, top, right, bottom.
+OF_A_RUN = {
+    "demo_distil": ("previews.png", (0, 404, 512, 788)),
+    "demo_distil_best": ("curves.png", (0, 0, 460, 440)),
+}
 TWINS = {
     "sdxl_sample_student": "demo_sample_student",
     "sdxl_distil_lora": "demo_distil",
@@ -51,7 +55,8 @@ def main() -> None:
 
 def picture(url: str, name: str) -> Image.Image:
     if name in OF_A_RUN:
-        return square([Image.open(ROOT / "docs" / "images" / OF_A_RUN[name]).convert("RGB")])
+        file, part = OF_A_RUN[name]
+        return square([Image.open(ROOT / "docs" / "images" / file).convert("RGB").crop(part)])
     return square(run(url, json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))))
 
 
