@@ -55,12 +55,12 @@ def sdxl_cleanstyle_before_after() -> Sheet:
     sheet.group("What it takes out")
     sigmas = sheet.add("BasicScheduler", model=cleaned, scheduler=SAMPLER["scheduler"], steps=30)["SIGMAS"]
     spectrum = sheet.add("CleanStyleSpectrum", model=cleaned, sigmas=sigmas)["image"]
-    sheet.column("Sample three times", width=280)
+    sheet.column("Sample three times", width=272)
     sampled = {}
     for title, each in (("By the prompt", model), ("With the image", styled), ("Purified", cleaned)):
         settings = {**conds, **SAMPLER, "latent_image": latent, "seed": SEED, "cfg": 5.0, "control": "fixed"}
         sampled[title] = sheet.add("KSampler", title, model=each, **settings)["LATENT"]
-    sheet.column("Side by side", width=500)
+    sheet.column("Side by side", width=490)
     joined = parts.side_by_side(sheet, sampled, vae, spacing=16)
     sheet.add("SaveImage", images=joined, filename_prefix="cleanstyle/before_after", room=290)
     sheet.group("What is taken out")

@@ -30,7 +30,7 @@ DEMO_SETTINGS = {
     "lora_targets": "all linear and convolution layers",
     "gradient_checkpointing": False,
 }
-PANEL = 260  # room for the pictures and curves of a run
+PANEL = 244  # room for the pictures and curves of a run
 
 
 def demo_distil() -> Sheet:
@@ -48,7 +48,7 @@ def demo_distil() -> Sheet:
         note_height=315,
     )
     model, clip, vae, _, prompt, empty = _demo_teacher(sheet)
-    sheet.column("What to learn", width=280)
+    sheet.column("What to learn", width=270)
     guider, prompts, latent = _what_the_demo_learns(sheet, model, prompt, empty)
     student = _distil(
         sheet,
@@ -77,9 +77,9 @@ def demo_distil_best() -> Sheet:
         note_height=250,
     )
     model, clip, vae, eye, prompt, empty = _demo_teacher(sheet)
-    sheet.column("What to learn", width=280)
+    sheet.column("What to learn", width=270)
     guider, prompts, latent = _what_the_demo_learns(sheet, model, prompt, empty)
-    sheet.column("Measure it, keep the best", width=280)
+    sheet.column("Measure it, keep the best", width=270)
     evaluation = sheet.add("SiDTrainingEvaluation", clip_vision=eye, every=50, samples=64)["evaluation"]
     options = sheet.add("SiDTrainingOptions")["options"]
     student = _distil(
@@ -164,7 +164,7 @@ def sdxl_distil_lora() -> Sheet:
     base = parts.checkpoint(sheet, models.SDXL, "The teacher")
     clip, vae = base["CLIP"], base["VAE"]
     prompt, empty = parts.prompt(sheet, clip, PHOTOGRAPH), parts.empty_prompt(sheet, clip)
-    sheet.column("What to learn", width=280)
+    sheet.column("What to learn", width=270)
     guider = sheet.add("SiDLSGGuider", model=base["MODEL"], positive=prompt, negative=empty, guidance_scale=1.5)
     prompts = sheet.add("SiDPrompts", text="\n".join(FIRST_LOOK), room=80)
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=1024, height=1024)
@@ -205,11 +205,11 @@ def sd15_distil_images() -> Sheet:
     sheet.group("Teacher and prompt")
     base = parts.checkpoint(sheet, models.SD15, "The teacher")
     prompt, empty = parts.prompt(sheet, base["CLIP"], PHOTOGRAPH), parts.empty_prompt(sheet, base["CLIP"])
-    sheet.column("What to learn", width=280)
+    sheet.column("What to learn", width=270)
     guider = sheet.add("SiDZeroCFGGuider", model=base["MODEL"], positive=prompt, negative=empty)
     pictures = sheet.add("SiDImages", folder="my_pictures")
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=512, height=512)
-    sheet.column("Measure it, keep the best", width=280)
+    sheet.column("Measure it, keep the best", width=270)
     eye = sheet.add("CLIPVisionLoader", "Image encoder", clip_name=models.SDXL_VISION.name)
     evaluation = sheet.add("SiDTrainingEvaluation", clip_vision=eye["CLIP_VISION"])
     options = sheet.add("SiDTrainingOptions")
@@ -254,7 +254,7 @@ def _what_the_demo_learns(sheet: Sheet, model: Output, prompt: Output, empty: Ou
 
 def _distil(sheet: Sheet, **inputs: Value) -> Output:
     """A column with SiD Distill. → the student."""
-    sheet.column("Distil", width=380)
+    sheet.column("Distil", width=370)
     return sheet.add("SiDDistill", control="fixed", room=PANEL, **inputs)["student"]
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from .titles import TITLES
-
 NOTE_WIDTH = 310
 
 
@@ -66,7 +64,7 @@ class Sheet:
     """A workflow: columns that nodes are added to, from left to right and top to bottom, below a note at first."""
 
     def __init__(self, name: str, note: str, *, note_height: int, models: tuple[Model, ...] = ()):
-        self.name, self.title, self.models = name, TITLES[name], models
+        self.name, self.models = name, models
         self.note, self.note_height = note, note_height
         self.columns = [Column(NOTE_WIDTH)]
 

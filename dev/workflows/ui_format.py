@@ -15,10 +15,10 @@ NAMESPACE = uuid.UUID("5d1c0c3e-0f6f-4c8b-9a53-6f1f3a8e5b70")
 
 def ui_workflow(sheet: Sheet, definitions: Definitions) -> dict[str, Any]:
     """The workflow as the editor would save it, the same for the same sheet."""
-    links = _links(sheet, definitions)
+    links = links_of(sheet, definitions)
     places = layout(sheet, definitions)
     nodes = [_note(sheet, places)]
-    nodes += [_node(node, definitions, links, places.nodes[node.id], sheet.models) for node in sheet.nodes]
+    nodes += [ui_node(node, definitions, links, places.nodes[node.id], sheet.models) for node in sheet.nodes]
     return {
         "id": str(uuid.uuid5(NAMESPACE, sheet.name)),
         "revision": 0,
@@ -33,7 +33,7 @@ def ui_workflow(sheet: Sheet, definitions: Definitions) -> dict[str, Any]:
     }
 
 
-def _links(sheet: Sheet, definitions: Definitions) -> list[list]:
+def links_of(sheet: Sheet, definitions: Definitions) -> list[list]:
     """[[id, source node, source slot, target node, target slot, type], …]"""
     links: list[list] = []
     for node in sheet.nodes:
@@ -61,7 +61,7 @@ def _reroutes(stops: dict[int, Stops], links: list[list]) -> dict[str, list[dict
     return {"reroutes": list(reroutes.values()), "linkExtensions": ends} if ends else {}
 
 
-def _node(
+def ui_node(
     node: Node, definitions: Definitions, links: list[list], box: Box, models: tuple[Model, ...]
 ) -> dict[str, Any]:
     definition = definitions[node.kind]
