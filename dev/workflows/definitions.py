@@ -47,7 +47,7 @@ class Input:
 
 
 def inputs_of(node: Node, definitions: Definitions) -> list[Input]:
-    """In the editor's order, which has the widgets last. Raises ValueError where the sheet sets one that the node does not have."""
+    """In the editor's order, widgets last. Raises ValueError where the sheet sets one that the node does not have."""
     kinds = definitions[node.kind]["input"]
     specs = kinds.get("required", {}) | kinds.get("optional", {})
     if unknown := node.inputs.keys() - specs.keys():

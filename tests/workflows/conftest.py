@@ -58,6 +58,16 @@ class Editor:
         self.page.wait_for_function(drawn)
         self.page.wait_for_timeout(500)  # the view is fitted after the first frame
 
+    @property
+    def frontend(self) -> tuple[int, int]:
+        major, minor, *_ = self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__").split(".")
+        return int(major), int(minor)
+
+    def draw_as_nodes_2(self, on: bool) -> None:
+        self.page.evaluate(
+            "async (on) => { await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on) }", on
+        )
+
     def api_graph(self) -> dict[str, Any]:
         """The open workflow as the editor would queue it."""
         return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")

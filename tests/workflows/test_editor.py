@@ -1,9 +1,10 @@
 """The workflows in ComfyUI's own editor, in a browser: as it draws nodes on its canvas, and in Nodes 2.0."""
 
+import json
 from typing import Any
 
 import pytest
-from workflows.shipped import NAMES, TITLES, api_graph, ui_workflow
+from workflows.shipped import FOLDER, NAMES, TITLES, api_graph, ui_workflow
 
 SHOWN_PICTURES = """([count, width]) => {
   const images = window.app.graph._nodes.find((node) => node.type === "SaveImage").imgs ?? []
@@ -87,6 +88,23 @@ def test_the_editor_makes_the_api_graph_of_the_workflow(name, editor):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_opens_whole_and_legible_and_nothing_lies_across_another(name, editor):
     editor.open_template(ui_workflow(name), TITLES[name])
+    assert_whole_and_tidy(name, editor)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_and_so_it_does_in_nodes_2(name, editor):
+    if editor.frontend < (1, 40):
+        pytest.skip("older frontends move the nodes themselves when they draw them as Nodes 2.0")
+    editor.draw_as_nodes_2(True)
+    try:
+        editor.open_template(ui_workflow(name), TITLES[name])
+        editor.page.wait_for_timeout(1500)  # nodes grow to what is in them
+        assert_whole_and_tidy(name, editor)
+    finally:
+        editor.draw_as_nodes_2(False)
+
+
+def assert_whole_and_tidy(name: str, editor: Any) -> None:
     assert editor.page.evaluate("() => window.app.canvas.ds.scale") >= LEGIBLE
     assert_tidy(editor.page)
     count, hidden = editor.page.evaluate(HIDDEN, NEAR)
@@ -119,4 +137,27 @@ def test_run_in_the_browser_shows_the_pictures(editor, tmp_path):
     editor.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     editor.page.wait_for_timeout(1000)  # the view moves there smoothly
     editor.page.screenshot(path=tmp_path / "demo_sample_student.png")
+    assert editor.errors == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "inputs", "widgets"),
+    [
+        ("SiD generate", ["CLIPTextEncode", "SiDGenerate", "VAEDecode"], {"model", "clip", "vae"}, 6),
+        (
+            "Style, cleaned",
+            ["CleanStyleIPAdapterLoader", "CLIPVisionLoader", "CleanStyleIPAdapter", "CleanStyle"],
+            {"model", "image"},
+            5,
+        ),
+    ],
+)
+def test_a_blueprint_is_one_node_with_what_is_turned_most(name, kinds, inputs, widgets, editor):
+    editor.open(json.loads((FOLDER.parent / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")))
+    (node,) = editor.page.evaluate(
+        "() => app.graph._nodes.map((node) => ({ widgets: node.widgets.length, "
+        "inputs: node.inputs.filter((input) => !input.widget).map((input) => input.name) }))"
+    )
+    assert (set(node["inputs"]), node["widgets"]) == (inputs, widgets)
+    assert [each["class_type"] for each in editor.api_graph().values()] == kinds
     assert editor.errors == []

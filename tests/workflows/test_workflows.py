@@ -1,6 +1,7 @@
 """The workflows that come with the pack: the same in both formats, understood by the editor, run by ComfyUI."""
 
 import asyncio
+import io
 import json
 import re
 import urllib.request
@@ -91,6 +92,46 @@ def test_comfyui_offers_them_as_templates(comfyui_server):
     for name in NAMES:
         template = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{quote(TITLES[name])}"
         assert get_json(f"{template}.json") == ui_workflow(name)
+
+
+def test_each_has_a_small_square_picture_that_the_template_browser_finds(comfyui_server):
+    assert {path.stem for path in FOLDER.glob("*.jpg")} == set(TITLES.values())
+    for title in TITLES.values():
+        address = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{quote(title)}.jpg"
+        with urllib.request.urlopen(address) as answer:
+            kept = answer.read()
+        picture = Image.open(io.BytesIO(kept))
+        assert (picture.format, picture.size) == ("JPEG", (400, 400))
+        assert len(kept) <= 20_000
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_to_get_have_a_name_a_folder_and_an_address(name, comfyui_server):
+    """so that the editor offers those that are missing. Students and pictures are the user's own."""
+    folders = get_json(f"{comfyui_server.url}/models")
+    for node in ui_workflow(name)["nodes"]:
+        chosen = {value for value in node["widgets_values"] if str(value).endswith((".safetensors", ".bin"))}
+        known = node["properties"].get("models", [])
+        own = {value for value in chosen if "_student_" in value}
+        assert {model["name"] for model in known} == chosen - own
+        for model in known:
+            assert model["directory"] in folders
+            assert re.match(r"https://huggingface\.co/[^/]+/[^/]+/resolve/main/.+\.(safetensors|bin)$", model["url"])
+
+
+@pytest.mark.parametrize("name", ["SiD generate", "Style, cleaned"])
+def test_comfyui_offers_the_blueprints(name, comfyui_server):
+    offered = get_json(f"{comfyui_server.url}/global_subgraphs")
+    (key,) = (key for key, entry in offered.items() if entry["name"] == name)
+    data = get_json(f"{comfyui_server.url}/global_subgraphs/{key}")["data"]
+    assert data.isascii()  # hosts read it in the system's encoding
+    blueprint = json.loads(data)
+    (node,), (subgraph,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert node["type"] == subgraph["id"]
+    inside = {str(each["id"]): each for each in subgraph["nodes"]}
+    for key, widget in node["properties"]["proxyWidgets"]:
+        assert widget in {each["name"] for each in inside[key]["inputs"] if "widget" in each}
 
 
 @pytest.mark.parametrize("name", NAMES)
