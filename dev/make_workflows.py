@@ -1,4 +1,4 @@
-"""Write the pack's workflows, each in both formats, from dev/workflows/sheets.py. From the repository's root:
+"""Write the pack's workflows, each in both formats, and its blueprints, from dev/workflows. From the repository's root:
 
     python -m dev.make_workflows                 starts the ComfyUI at COMFYUI_PATH
     python -m dev.make_workflows --server URL    asks a running one that has this pack and IPAdapter_plus
@@ -18,7 +18,10 @@ from pathlib import Path
 from sid_core.headless.host import find_comfyui, serve
 
 from .workflows.api_format import api_graph
+from .workflows.blueprint_format import blueprint_file
+from .workflows.blueprints import BLUEPRINTS
 from .workflows.sheets import SHEETS
+from .workflows.titles import TITLES
 from .workflows.ui_format import ui_workflow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,8 +36,11 @@ def main() -> None:
         definitions = json.load(answer)
     for make_sheet in SHEETS:
         sheet = make_sheet()
-        write(WORKFLOWS / f"{sheet.name}.json", ui_workflow(sheet, definitions))
+        write(WORKFLOWS / f"{TITLES[sheet.name]}.json", ui_workflow(sheet, definitions))
         write(WORKFLOWS / "api" / f"{sheet.name}.json", api_graph(sheet, definitions))
+    for make_blueprint in BLUEPRINTS:
+        made = make_blueprint()
+        write(ROOT / "subgraphs" / f"{made.sheet.name}.json", blueprint_file(made, definitions))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
-"""The pack's workflows with CleanStyle. All but the demo's run with files of the user's."""
+"""Workflows with CleanStyle that run with files of the user's."""
 
-from .demo import PICTURES, SHOWN, SIDE, STYLES_LISTED
+from . import models, parts
+from .models import Model
 from .sheet import Output, Sheet
+from .titles import TITLES
 
 STYLE_IMAGE = "example.png"  # every ComfyUI has it; users choose their own
 PROMPT = "a cat sitting on a garden wall"
@@ -9,65 +11,9 @@ NEGATIVE = "lowres, blurry, text, watermark"
 SEED = 42
 STYLE_BLOCK = "style (InstantStyle)"
 SAMPLER = {"steps": 30, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
-HUB = "https://huggingface.co"
-SDXL_FILE = "sd_xl_base_1.0.safetensors"
-SD15_FILE = "v1-5-pruned-emaonly-fp16.safetensors"
-ADAPTER = "ip-adapter_sdxl.safetensors"
-VISION = "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors"
-SDXL_FILES = (
-    f"- [{SDXL_FILE}]({HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{SDXL_FILE}) in "
-    "`models/checkpoints`\n"
-    f"- [{ADAPTER}]({HUB}/h94/IP-Adapter/resolve/main/sdxl_models/{ADAPTER}) in `models/ipadapter`\n"
-    f"- its [image encoder]({HUB}/h94/IP-Adapter/resolve/main/sdxl_models/image_encoder/model.safetensors) as "
-    f"`{VISION}` in `models/clip_vision`\n"
-)
-
-DEMO_ADAPTER = "demo (comes with the pack)"
-DEMO_SAMPLER = {"steps": 12, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
-
-
-def demo_cleanstyle() -> Sheet:
-    sheet = Sheet(
-        "demo_cleanstyle",
-        "## The style of a picture, not its subject\n\n"
-        "With the small model that comes with this pack: no download, and any CPU will do. It draws a style picture "
-        "first. Each picture that is saved then shows, from left to right, **the style picture, what the prompt alone "
-        "gives, what it gives with the image prompt, and that with CleanStyle**, all from one seed.\n\n"
-        "1. Press **Run**.\n"
-        "2. Write another *Prompt*, or another *Prompt of the style picture*: a subject and a style. Styles are "
-        f"{STYLES_LISTED}. For a picture of "
-        "your own put *Load Image* in the place of *Style picture*.\n"
-        "3. Does its subject come along? Raise *alpha* of *CleanStyle*. Is the style lost? Lower it.",
-        note_height=330,
-    )
-    sheet.column("Model")
-    demo = sheet.add("SiDDemoModel")
-    model, clip, vae, vision = (demo[name] for name in ("model", "clip", "vae", "clip_vision"))
-    empty = sheet.add("CLIPTextEncode", "Empty prompt", clip=clip, text="")["CONDITIONING"]
-    sheet.column("Style picture")
-    wanted = sheet.add("CLIPTextEncode", "Prompt of the style picture", clip=clip, text="rocket, woodcut")
-    latent = sheet.add("EmptyLatentImage", "One picture", width=SIDE, height=SIDE)["LATENT"]
-    drawn = _demo_sampled(sheet, "Draw it", model, wanted["CONDITIONING"], empty, latent)
-    style = sheet.add("VAEDecode", "Style picture", samples=drawn, vae=vae)["IMAGE"]
-    sheet.column("Image prompt, without and with CleanStyle", width=340)
-    adapter = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=DEMO_ADAPTER)["ip_adapter"]
-    styled = sheet.add("CleanStyleIPAdapter", model=model, ip_adapter=adapter, image=style, clip_vision=vision)["model"]
-    cleaned = sheet.add("CleanStyle", model=styled)["model"]
-    sheet.column("Prompt")
-    prompt = sheet.add("CLIPTextEncode", "Prompt", clip=clip, text="elephant")["CONDITIONING"]
-    latents = sheet.add("EmptyLatentImage", "Pictures", width=SIDE, height=SIDE, batch_size=PICTURES)["LATENT"]
-    sheet.column("Sample three times")
-    pictures = [style]
-    for title, each in (("By the prompt", model), ("With the image", styled), ("Purified", cleaned)):
-        sampled = _demo_sampled(sheet, title, each, prompt, empty, latents)
-        pictures.append(sheet.add("VAEDecode", f"{title}: picture", samples=sampled, vae=vae)["IMAGE"])
-    sheet.column("Side by side", width=620)
-    first, *others = pictures
-    for title, other in zip(("Two pictures", "Three pictures", "Four pictures"), others, strict=True):
-        first = sheet.add("ImageStitch", title, image1=first, image2=other, spacing_width=4)["IMAGE"]
-    shown = sheet.add("ImageScale", "Enlarge 4 times", image=first, upscale_method="lanczos", width=0, height=SHOWN)
-    sheet.add("SaveImage", images=shown["IMAGE"], filename_prefix="cleanstyle/demo", room=320)
-    return sheet
+SDXL_MODELS = (models.SDXL, models.SDXL_ADAPTER, models.SDXL_VISION)
+SDXL_FILES = f"Files:\n{models.listed(*SDXL_MODELS)}"
+CHOOSE = "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
 
 
 def sdxl_cleanstyle() -> Sheet:
@@ -75,18 +21,50 @@ def sdxl_cleanstyle() -> Sheet:
         "sdxl_cleanstyle",
         "## The style of a picture, not its subject (SDXL)\n\n"
         "An IP-Adapter in InstantStyle's block for style, and **CleanStyle** after it.\n\n"
-        f"Files:\n{SDXL_FILES}\n"
-        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
+        f"{SDXL_FILES}\n{CHOOSE}"
         "2. Press **Run**.\n"
         "3. Does the picture's subject still come along? Raise *alpha*. Is style lost? Lower it, or raise *top_k*.",
-        note_height=330,
+        note_height=305,
+        models=SDXL_MODELS,
     )
-    model, clip, vae = _checkpoint(sheet, SDXL_FILE)
-    sheet.column("Style", width=340)
-    styled = _image_prompt(sheet, model, ADAPTER, VISION, blocks=STYLE_BLOCK)
-    sheet.column("CleanStyle", width=320)
-    cleaned = sheet.add("CleanStyle", model=styled)["model"]
-    _sample(sheet, cleaned, clip, vae, "cleanstyle/sdxl", size=1024, cfg=5.0)
+    model, clip, vae = _checkpoint(sheet, models.SDXL)
+    conds, latent = _prompts(sheet, clip, size=1024)
+    styled = _image_prompt(sheet, model, blocks=STYLE_BLOCK)
+    cleaned = _cleaned(sheet, styled)
+    _sample(sheet, cleaned, conds, latent, vae, "cleanstyle/sdxl", cfg=5.0)
+    return sheet
+
+
+def sdxl_cleanstyle_before_after() -> Sheet:
+    sheet = Sheet(
+        "sdxl_cleanstyle_before_after",
+        "## Before and after\n\n"
+        "The same prompt and seed three times, side by side: **the prompt alone, with the image prompt, and with "
+        "CleanStyle after it**. Below, what is taken out of each layer, and when.\n\n"
+        f"{SDXL_FILES}\n"
+        "1. Press **R**, choose the files, and in *Style picture* a picture whose subject is easy to know again.\n"
+        "2. Press **Run**.\n"
+        "3. Change one setting of *CleanStyle* at a time; the first two pictures are kept from the run before.",
+        note_height=335,
+        models=SDXL_MODELS,
+    )
+    model, clip, vae = _checkpoint(sheet, models.SDXL)
+    conds, latent = _prompts(sheet, clip, size=1024)
+    styled = _image_prompt(sheet, model)
+    cleaned = _cleaned(sheet, styled)
+    sheet.group("What it takes out")
+    sigmas = sheet.add("BasicScheduler", model=cleaned, scheduler=SAMPLER["scheduler"], steps=30)["SIGMAS"]
+    spectrum = sheet.add("CleanStyleSpectrum", model=cleaned, sigmas=sigmas)["image"]
+    sheet.column("Sample three times", width=272)
+    sampled = {}
+    for title, each in (("By the prompt", model), ("With the image", styled), ("Purified", cleaned)):
+        settings = {**conds, **SAMPLER, "latent_image": latent, "seed": SEED, "cfg": 5.0, "control": "fixed"}
+        sampled[title] = sheet.add("KSampler", title, model=each, **settings)["LATENT"]
+    sheet.column("Side by side", width=490)
+    joined = parts.side_by_side(sheet, sampled, vae, spacing=16)
+    sheet.add("SaveImage", images=joined, filename_prefix="cleanstyle/before_after", room=290)
+    sheet.group("What is taken out")
+    sheet.add("PreviewImage", "What is taken out", images=spectrum, room=320)
     return sheet
 
 
@@ -97,48 +75,47 @@ def sdxl_cleanstyle_student() -> Sheet:
         "A SiD student with an IP-Adapter and **CleanStyle**. At CFG 1 there is no unconditional half that could lead "
         "away from the picture's content, so *attention_strength* does it inside attention. A student begins at 37 % "
         "of the way from noise to image, so *center* is later than usual.\n\n"
-        f"Files:\n{SDXL_FILES}"
-        "- a student of your SDXL model: *sdxl_distil_lora* makes one. A LoRA of another few-step method (LCM, "
-        "Lightning, DMD2) works too, with ComfyUI's *Load LoRA* and *KSampler* in the place of both SiD nodes.\n\n"
-        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
+        f"{SDXL_FILES}"
+        f"- a student of your SDXL model: *{TITLES['sdxl_distil_lora']}* makes one. A LoRA of another few-step method "
+        "(LCM, Lightning, DMD2) works too, with *Load LoRA* and *KSampler* in the place of both SiD nodes.\n\n"
+        f"{CHOOSE}"
         "2. Press **Run**. Set *attention_strength* to 0 to see what it does.",
-        note_height=390,
+        note_height=420,
+        models=SDXL_MODELS,
     )
-    model, clip, vae = _checkpoint(sheet, SDXL_FILE)
+    model, clip, vae = _checkpoint(sheet, models.SDXL)
     student = sheet.add("SiDLoadStudent", model=model, student="sdxl_student_00001_.safetensors")["model"]
-    sheet.column("Style", width=340)
-    styled = _image_prompt(sheet, student, ADAPTER, VISION, blocks=STYLE_BLOCK)
-    sheet.column("CleanStyle", width=320)
-    cleaned = sheet.add("CleanStyle", model=styled, center=0.6, style_negative="hard", attention_strength=1.0)["model"]
-    sheet.column("Prompt and sample", width=320)
-    prompt = sheet.add("CLIPTextEncode", "Prompt", clip=clip, text=PROMPT)["CONDITIONING"]
+    prompt = parts.prompt(sheet, clip, PROMPT)
+    styled = _image_prompt(sheet, student, blocks=STYLE_BLOCK)
+    cleaned = _cleaned(sheet, styled, center=0.6, style_negative="hard", attention_strength=1.0)
+    sheet.group("Draw in 4 steps")
     latent = sheet.add("SiDGenerate", model=cleaned, positive=prompt, width=1024, height=1024)["latent"]
-    _picture(sheet, latent, vae, "cleanstyle/sdxl_student")
+    sheet.column("Picture", width=480)
+    parts.picture(sheet, latent, vae, "cleanstyle/sdxl_student", room=480)
     return sheet
 
 
 def sd15_cleanstyle_styleshot() -> Sheet:
+    files = (models.SD15, models.STYLESHOT, models.STYLESHOT_ENCODER)
     sheet = Sheet(
         "sd15_cleanstyle_styleshot",
         "## StyleShot without content (SD 1.5)\n\n"
         "StyleShot has an encoder for style alone; **CleanStyle** takes out what content is left in its tokens.\n\n"
-        "Files:\n"
-        f"- [{SD15_FILE}]({HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15_FILE}) in "
-        "`models/checkpoints`\n"
-        f"- `ip.bin` and `style_aware_encoder.bin` of [StyleShot]({HUB}/Gaojunyao/StyleShot/tree/main/"
-        "pretrained_weight), in `models/ipadapter`\n\n"
-        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
+        f"Files:\n{models.listed(*files)}\n{CHOOSE}"
         "2. Press **Run**. *center* and *negative_alpha* are the authors' for StyleShot.",
-        note_height=290,
+        note_height=280,
+        models=files,
     )
-    model, clip, vae = _checkpoint(sheet, SD15_FILE)
-    sheet.column("Style", width=340)
-    adapter = sheet.add("CleanStyleIPAdapterLoader", ip_adapter="ip.bin", style_encoder="style_aware_encoder.bin")
-    image = sheet.add("LoadImage", "Style picture", image=STYLE_IMAGE, room=260)
-    styled = sheet.add("CleanStyleIPAdapter", model=model, ip_adapter=adapter["ip_adapter"], image=image["IMAGE"])
-    sheet.column("CleanStyle", width=320)
-    cleaned = sheet.add("CleanStyle", model=styled["model"], center=0.35, negative_alpha=0.1)["model"]
-    _sample(sheet, cleaned, clip, vae, "cleanstyle/styleshot", size=512, cfg=7.5)
+    model, clip, vae = _checkpoint(sheet, models.SD15)
+    conds, latent = _prompts(sheet, clip, size=512)
+    sheet.column("Style, by StyleShot", width=320)
+    adapter = sheet.add(
+        "CleanStyleIPAdapterLoader", ip_adapter=models.STYLESHOT.name, style_encoder=models.STYLESHOT_ENCODER.name
+    )
+    image = _style_image(sheet)
+    styled = sheet.add("CleanStyleIPAdapter", model=model, ip_adapter=adapter["ip_adapter"], image=image)["model"]
+    cleaned = _cleaned(sheet, styled, center=0.35, negative_alpha=0.1)
+    _sample(sheet, cleaned, conds, latent, vae, "cleanstyle/styleshot", cfg=7.5)
     return sheet
 
 
@@ -148,16 +125,17 @@ def sdxl_cleanstyle_ipadapter_plus() -> Sheet:
         "## CleanStyle after IPAdapter_plus (SDXL)\n\n"
         "**CleanStyle** purifies what IPAdapter_plus has put onto the MODEL; weight types, masks and chained adapters "
         "stay as they are. It needs the pack *ComfyUI_IPAdapter_plus* or a fork of it, from ComfyUI Manager.\n\n"
-        f"Files:\n{SDXL_FILES}\n"
-        "1. Press **R**, choose the files, and a picture in *Style picture*.\n"
+        f"{SDXL_FILES}\n{CHOOSE}"
         "2. Press **Run**. Bypass *CleanStyle* (Ctrl+B) to compare.",
-        note_height=310,
+        note_height=295,
+        models=SDXL_MODELS,
     )
-    model, clip, vae = _checkpoint(sheet, SDXL_FILE)
-    sheet.column("Style, by IPAdapter_plus", width=340)
-    adapter = sheet.add("IPAdapterModelLoader", ipadapter_file=ADAPTER)["IPADAPTER"]
-    vision = sheet.add("CLIPVisionLoader", clip_name=VISION)["CLIP_VISION"]
-    image = sheet.add("LoadImage", "Style picture", image=STYLE_IMAGE, room=260)["IMAGE"]
+    model, clip, vae = _checkpoint(sheet, models.SDXL)
+    conds, latent = _prompts(sheet, clip, size=1024)
+    sheet.column("Style, by IPAdapter_plus", width=320)
+    adapter = sheet.add("IPAdapterModelLoader", ipadapter_file=models.SDXL_ADAPTER.name)["IPADAPTER"]
+    vision = sheet.add("CLIPVisionLoader", clip_name=models.SDXL_VISION.name)["CLIP_VISION"]
+    image = _style_image(sheet)
     styled = sheet.add(
         "IPAdapterAdvanced",
         model=model,
@@ -166,97 +144,99 @@ def sdxl_cleanstyle_ipadapter_plus() -> Sheet:
         clip_vision=vision,
         weight_type="style transfer",
     )["MODEL"]
-    sheet.column("CleanStyle", width=320)
-    cleaned = sheet.add("CleanStyle", model=styled)["model"]
-    _sample(sheet, cleaned, clip, vae, "cleanstyle/ipadapter_plus", size=1024, cfg=5.0)
+    cleaned = _cleaned(sheet, styled)
+    _sample(sheet, cleaned, conds, latent, vae, "cleanstyle/ipadapter_plus", cfg=5.0)
     return sheet
 
 
-def sdxl_cleanstyle_before_after() -> Sheet:
+def flux_cleanstyle_redux() -> Sheet:
+    files = (models.FLUX, models.REDUX, models.REDUX_VISION)
     sheet = Sheet(
-        "sdxl_cleanstyle_before_after",
-        "## Before and after\n\n"
-        "The same prompt and seed three times, side by side: **the prompt alone, with the image prompt, and with "
-        "CleanStyle after it**. Below, what is taken out of each layer, and when.\n\n"
-        f"Files:\n{SDXL_FILES}\n"
-        "1. Press **R**, choose the files, and in *Style picture* a picture whose subject is easy to know again.\n"
-        "2. Press **Run**.\n"
-        "3. Change one setting of *CleanStyle* at a time; the first two pictures are kept from the run before.",
-        note_height=340,
+        "flux_cleanstyle_redux",
+        "## Redux without the picture's content (FLUX)\n\n"
+        "Redux joins a picture's tokens to those of the prompt. **CleanStyle Conditioning** takes the content out of "
+        "them. Experimental.\n\n"
+        f"Files:\n{models.listed(*files)}\n{CHOOSE}"
+        "2. Press **Run**. Does the picture's subject still come along? Raise *alpha*, and lower *strength* of "
+        "*Apply Style Model*.",
+        note_height=295,
+        models=files,
     )
-    model, clip, vae = _checkpoint(sheet, SDXL_FILE)
-    sheet.column("Style", width=340)
-    styled = _image_prompt(sheet, model, ADAPTER, VISION)
-    sheet.column("CleanStyle", width=320)
-    cleaned = sheet.add("CleanStyle", model=styled)["model"]
-    sigmas = sheet.add("BasicScheduler", model=cleaned, scheduler=SAMPLER["scheduler"], steps=30)["SIGMAS"]
-    spectrum = sheet.add("CleanStyleSpectrum", model=cleaned, sigmas=sigmas)["image"]
-    sheet.add("PreviewImage", "What is taken out", images=spectrum, room=300)
-    sheet.column("Prompt", width=300)
-    conds, latent = _prompts(sheet, clip, size=1024)
-    sheet.column("Sample three times")
-    pictures = []
-    for title, each in (("By the prompt", model), ("With the image", styled), ("Purified", cleaned)):
-        sampled = sheet.add(
-            "KSampler", title, model=each, **conds, latent_image=latent, seed=SEED, cfg=5.0, control="fixed", **SAMPLER
-        )
-        pictures.append(sheet.add("VAEDecode", samples=sampled["LATENT"], vae=vae)["IMAGE"])
-    sheet.column("Side by side", width=620)
-    first, *others = pictures
-    for title, other in zip(("Two pictures", "Three pictures"), others, strict=True):
-        first = sheet.add("ImageStitch", title, image1=first, image2=other, spacing_width=16)["IMAGE"]
-    sheet.add("SaveImage", images=first, filename_prefix="cleanstyle/before_after", room=240)
+    model, clip, vae = _checkpoint(sheet, models.FLUX)
+    sheet.group("Prompt")
+    text = parts.prompt(sheet, clip, PROMPT)
+    prompt = sheet.add("FluxGuidance", conditioning=text, guidance=3.5)["CONDITIONING"]
+    sheet.column("Style, by Redux", width=320)
+    style_model = sheet.add("StyleModelLoader", style_model_name=models.REDUX.name)["STYLE_MODEL"]
+    vision = sheet.add("CLIPVisionLoader", clip_name=models.REDUX_VISION.name)["CLIP_VISION"]
+    image = _style_image(sheet)
+    seen = sheet.add("CLIPVisionEncode", clip_vision=vision, image=image, crop="center")["CLIP_VISION_OUTPUT"]
+    sheet.column("Clean it", width=320)
+    styled = sheet.add("StyleModelApply", conditioning=prompt, style_model=style_model, clip_vision_output=seen)[
+        "CONDITIONING"
+    ]
+    cleaned = sheet.add("CleanStyleConditioning", with_style=styled, without_style=prompt)["positive"]
+    sheet.column("How to sample", width=280)
+    guider = sheet.add("BasicGuider", model=model, conditioning=cleaned)["GUIDER"]
+    noise = sheet.add("RandomNoise")["NOISE"]
+    sampler = sheet.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
+    sigmas = sheet.add("BasicScheduler", model=model, scheduler="simple", steps=20)["SIGMAS"]
+    latent = sheet.add("EmptySD3LatentImage", width=1024, height=1024)["LATENT"]
+    sheet.column("Picture", width=400)
+    sampled = sheet.add(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+    )
+    parts.picture(sheet, sampled["output"], vae, "cleanstyle/redux", room=400)
     return sheet
 
 
 SHEETS = [
-    demo_cleanstyle,
     sdxl_cleanstyle,
+    sdxl_cleanstyle_before_after,
     sdxl_cleanstyle_student,
     sd15_cleanstyle_styleshot,
     sdxl_cleanstyle_ipadapter_plus,
-    sdxl_cleanstyle_before_after,
+    flux_cleanstyle_redux,
 ]
 
 
-def _demo_sampled(
-    sheet: Sheet, title: str, model: Output, positive: Output, negative: Output, latent: Output
-) -> Output:
-    conds = {"positive": positive, "negative": negative, "latent_image": latent}
-    return sheet.add("KSampler", title, model=model, **conds, seed=SEED, control="fixed", **DEMO_SAMPLER)["LATENT"]
-
-
-def _checkpoint(sheet: Sheet, file: str) -> tuple[Output, Output, Output]:
-    sheet.column("Model", width=340)
-    base = sheet.add("CheckpointLoaderSimple", ckpt_name=file)
+def _checkpoint(sheet: Sheet, file: Model) -> tuple[Output, Output, Output]:
+    sheet.group("Model")
+    base = parts.checkpoint(sheet, file)
     return base["MODEL"], base["CLIP"], base["VAE"]
 
 
-def _image_prompt(sheet: Sheet, model: Output, adapter: str, vision: str, **settings: str) -> Output:
-    loaded = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=adapter)["ip_adapter"]
-    encoder = sheet.add("CLIPVisionLoader", clip_name=vision)["CLIP_VISION"]
-    image = sheet.add("LoadImage", "Style picture", image=STYLE_IMAGE, room=260)["IMAGE"]
+def _prompts(sheet: Sheet, clip: Output, size: int) -> tuple[dict[str, Output], Output]:
+    sheet.group("Prompt and size")
+    positive = parts.prompt(sheet, clip, PROMPT)
+    negative = parts.prompt(sheet, clip, NEGATIVE, "Negative prompt")
+    latent = sheet.add("EmptyLatentImage", width=size, height=size)["LATENT"]
+    return {"positive": positive, "negative": negative}, latent
+
+
+def _image_prompt(sheet: Sheet, model: Output, **settings: str) -> Output:
+    sheet.column("Style of a picture", width=320)
+    loaded = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=models.SDXL_ADAPTER.name)["ip_adapter"]
+    encoder = sheet.add("CLIPVisionLoader", clip_name=models.SDXL_VISION.name)["CLIP_VISION"]
+    image = _style_image(sheet)
     return sheet.add(
         "CleanStyleIPAdapter", model=model, ip_adapter=loaded, image=image, clip_vision=encoder, **settings
     )["model"]
 
 
-def _prompts(sheet: Sheet, clip: Output, size: int) -> tuple[dict[str, Output], Output]:
-    positive = sheet.add("CLIPTextEncode", "Prompt", clip=clip, text=PROMPT)["CONDITIONING"]
-    negative = sheet.add("CLIPTextEncode", "Negative prompt", clip=clip, text=NEGATIVE)["CONDITIONING"]
-    latent = sheet.add("EmptyLatentImage", width=size, height=size)["LATENT"]
-    return {"positive": positive, "negative": negative}, latent
+def _style_image(sheet: Sheet) -> Output:
+    return sheet.add("LoadImage", "Style picture", image=STYLE_IMAGE)["IMAGE"]
 
 
-def _sample(sheet: Sheet, model: Output, clip: Output, vae: Output, prefix: str, *, size: int, cfg: float) -> None:
-    sheet.column("Prompt", width=300)
-    conds, latent = _prompts(sheet, clip, size)
-    sheet.column("Sample")
-    sampled = sheet.add("KSampler", model=model, **conds, latent_image=latent, cfg=cfg, **SAMPLER)
-    _picture(sheet, sampled["LATENT"], vae, prefix)
+def _cleaned(sheet: Sheet, styled: Output, **settings: float | str) -> Output:
+    sheet.column("Clean it", width=320)
+    return sheet.add("CleanStyle", model=styled, **settings)["model"]
 
 
-def _picture(sheet: Sheet, latent: Output, vae: Output, prefix: str) -> None:
-    image = sheet.add("VAEDecode", samples=latent, vae=vae)["IMAGE"]
-    sheet.column("Picture", width=420)
-    sheet.add("SaveImage", images=image, filename_prefix=prefix, room=420)
+def _sample(
+    sheet: Sheet, model: Output, conds: dict[str, Output], latent: Output, vae: Output, prefix: str, *, cfg: float
+) -> None:
+    sheet.group("Sample")
+    sampled = sheet.add("KSampler", model=model, **conds, latent_image=latent, cfg=cfg, **SAMPLER)["LATENT"]
+    sheet.column("Picture", width=480)
+    parts.picture(sheet, sampled, vae, prefix, room=480)

@@ -47,12 +47,12 @@ class Input:
 
 
 def inputs_of(node: Node, definitions: Definitions) -> list[Input]:
-    """In the editor's order. Raises ValueError where the sheet sets one that the node does not have."""
+    """In the editor's order, widgets last. Raises ValueError where the sheet sets one that the node does not have."""
     kinds = definitions[node.kind]["input"]
     specs = kinds.get("required", {}) | kinds.get("optional", {})
     if unknown := node.inputs.keys() - specs.keys():
         raise ValueError(f"{node.kind} has no input {', '.join(sorted(unknown))}; it has {', '.join(specs)}")
-    return [Input(name, spec) for name, spec in specs.items()]
+    return sorted((Input(name, spec) for name, spec in specs.items()), key=lambda each: each.is_widget)
 
 
 def values_of(node: Node, definitions: Definitions) -> dict[str, Value]:
@@ -65,3 +65,8 @@ def values_of(node: Node, definitions: Definitions) -> dict[str, Value]:
 
 def slot_of(output: Output, definitions: Definitions) -> int:
     return definitions[output.node.kind]["output_name"].index(output.name)
+
+
+def own(node: Node, definitions: Definitions) -> bool:
+    """Whether it comes with a pack, this one or another, and not with ComfyUI."""
+    return definitions[node.kind]["python_module"].startswith("custom_nodes.")

@@ -3,15 +3,11 @@
 import uuid
 from typing import Any
 
-from .definitions import Definitions, inputs_of, slot_of, values_of
-from .sheet import Column, Node, Output, Sheet
+from .definitions import Definitions, inputs_of, own, slot_of, values_of
+from .layout import Box, Layout, layout
+from .routes import Stops, routes
+from .sheet import Group, Model, Node, Output, Sheet
 
-# The editor's measures, in its pixels. A node's position is that of its body; the title is above it.
-TITLE, SLOT, WIDGET, MULTILINE, BODY_END = 30, 20, 24, 100, 16
-NODE_GAP, COLUMN_GAP, GROUP_PADDING, GROUP_TITLE = 24, 52, 16, 44
-NOTE_WIDTH = 340
-# Nodes of the pack that say something below their widgets, and the lines that they take for it.
-SAYS, SAID_LINE, SAID_EDGE = {"SiDPrompts": 1, "SiDScheduler": 1, "SiDGenerate": 1, "SiDSaveStudent": 3}, 14, 36
 PACK = "sid-few-step"  # its name in pyproject.toml
 OTHER_PACKS = {"IPAdapter": "comfyui_ipadapter_plus"}  # by what the names of their nodes begin with
 NAMESPACE = uuid.UUID("5d1c0c3e-0f6f-4c8b-9a53-6f1f3a8e5b70")
@@ -19,17 +15,10 @@ NAMESPACE = uuid.UUID("5d1c0c3e-0f6f-4c8b-9a53-6f1f3a8e5b70")
 
 def ui_workflow(sheet: Sheet, definitions: Definitions) -> dict[str, Any]:
     """The workflow as the editor would save it, the same for the same sheet."""
-    links = _links(sheet, definitions)
-    nodes, groups = [_note(sheet)], []
-    left = NOTE_WIDTH + COLUMN_GAP
-    for column in sheet.columns:
-        top = 0
-        for node in column.nodes:
-            height = _height(node, definitions) + node.room
-            nodes.append(_node(node, definitions, links, pos=[left, top], size=[column.width, height]))
-            top += height + NODE_GAP + TITLE
-        groups.append(_group(len(groups) + 1, column, left=left, bottom=top - NODE_GAP - TITLE))
-        left += column.width + COLUMN_GAP
+    links = links_of(sheet, definitions)
+    places = layout(sheet, definitions)
+    nodes = [_note(sheet, places)]
+    nodes += [ui_node(node, definitions, links, places.nodes[node.id], sheet.models) for node in sheet.nodes]
     return {
         "id": str(uuid.uuid5(NAMESPACE, sheet.name)),
         "revision": 0,
@@ -37,14 +26,14 @@ def ui_workflow(sheet: Sheet, definitions: Definitions) -> dict[str, Any]:
         "last_link_id": len(links),
         "nodes": nodes,
         "links": links,
-        "groups": groups,
+        "groups": [_group(number, group, box) for number, (group, box) in enumerate(places.groups, 1)],
         "config": {},
-        "extra": {},
+        "extra": _reroutes(routes(sheet, places, definitions, links), links),
         "version": 0.4,
     }
 
 
-def _links(sheet: Sheet, definitions: Definitions) -> list[list]:
+def links_of(sheet: Sheet, definitions: Definitions) -> list[list]:
     """[[id, source node, source slot, target node, target slot, type], …]"""
     links: list[list] = []
     for node in sheet.nodes:
@@ -56,7 +45,25 @@ def _links(sheet: Sheet, definitions: Definitions) -> list[list]:
     return links
 
 
-def _node(node: Node, definitions: Definitions, links: list[list], *, pos: list[int], size: list[int]) -> dict:
+def _reroutes(stops: dict[int, Stops], links: list[list]) -> dict[str, list[dict[str, Any]]]:
+    """Links of one output share the reroutes that they have in common from their start on."""
+    outputs = {link: (source, slot) for link, source, slot, *_ in links}
+    reroutes: dict[tuple, dict[str, Any]] = {}
+    ends = []
+    for link, places in stops.items():
+        parent: dict[str, int] = {}
+        for i, place in enumerate(places, 1):
+            new = {"id": len(reroutes) + 1, **parent, "pos": list(place), "linkIds": []}
+            reroute = reroutes.setdefault((outputs[link], places[:i]), new)
+            reroute["linkIds"].append(link)
+            parent = {"parentId": reroute["id"]}
+        ends.append({"id": link, **parent})
+    return {"reroutes": list(reroutes.values()), "linkExtensions": ends} if ends else {}
+
+
+def ui_node(
+    node: Node, definitions: Definitions, links: list[list], box: Box, models: tuple[Model, ...]
+) -> dict[str, Any]:
     definition = definitions[node.kind]
     inputs = []
     for slot, each in enumerate(inputs_of(node, definitions)):
@@ -70,22 +77,26 @@ def _node(node: Node, definitions: Definitions, links: list[list], *, pos: list[
     return {
         "id": node.id,
         "type": node.kind,
-        "pos": pos,
-        "size": size,
-        "flags": {},
+        "pos": [box.left, box.top],
+        "size": [box.width, box.height],
+        "flags": {"collapsed": True} if node.folded else {},
         "order": node.id,
         "mode": 0,
         "inputs": inputs,
         "outputs": outputs,
         **({"title": node.title} if node.title else {}),
-        "properties": {"cnr_id": _pack(node, definitions), "Node name for S&R": node.kind},
+        "properties": {
+            "cnr_id": _pack(node, definitions),
+            "Node name for S&R": node.kind,
+            **_models(node, models),
+        },
         "widgets_values": _widgets_values(node, definitions),
     }
 
 
 def _pack(node: Node, definitions: Definitions) -> str:
     """The pack that a node is of, by its name in ComfyUI's registry: there a manager finds it where it is missing."""
-    if not definitions[node.kind]["python_module"].startswith("custom_nodes."):
+    if not own(node, definitions):
         return "comfy-core"
     return next((pack for beginning, pack in OTHER_PACKS.items() if node.kind.startswith(beginning)), PACK)
 
@@ -102,21 +113,18 @@ def _widgets_values(node: Node, definitions: Definitions) -> list:
     return listed
 
 
-def _height(node: Node, definitions: Definitions) -> int:
-    inputs = inputs_of(node, definitions)
-    slots = max(sum(not each.is_widget for each in inputs), len(definitions[node.kind]["output"]))
-    lines = sum((each.is_widget and not each.is_multiline) + each.has_control for each in inputs)
-    boxes = sum(each.is_multiline for each in inputs)
-    said = SAYS[node.kind] * SAID_LINE + SAID_EDGE if node.kind in SAYS else 0
-    return slots * SLOT + lines * WIDGET + boxes * MULTILINE + said + BODY_END
+def _models(node: Node, models: tuple[Model, ...]) -> dict[str, list[dict[str, str]]]:
+    """What the editor offers to download where a file that is chosen on the node is missing."""
+    chosen = [model for model in models if model.name in node.inputs.values()]
+    return {"models": [{"name": m.name, "url": m.url, "directory": m.directory} for m in chosen]} if chosen else {}
 
 
-def _note(sheet: Sheet) -> dict[str, Any]:
+def _note(sheet: Sheet, places: Layout) -> dict[str, Any]:
     return {
         "id": len(sheet.nodes) + 1,
         "type": "MarkdownNote",
-        "pos": [0, 0],
-        "size": [NOTE_WIDTH, sheet.note_height],
+        "pos": [places.note.left, places.note.top],
+        "size": [places.note.width, places.note.height],
         "flags": {},
         "order": 0,
         "mode": 0,
@@ -130,12 +138,11 @@ def _note(sheet: Sheet) -> dict[str, Any]:
     }
 
 
-def _group(number: int, column: Column, *, left: int, bottom: int) -> dict[str, Any]:
-    top = -TITLE - GROUP_TITLE
+def _group(number: int, group: Group, box: Box) -> dict[str, Any]:
     return {
         "id": number,
-        "title": column.title,
-        "bounding": [left - GROUP_PADDING, top, column.width + 2 * GROUP_PADDING, bottom - top + GROUP_PADDING],
+        "title": group.title,
+        "bounding": [box.left, box.top, box.width, box.height],
         "color": "#3f789e",
         "font_size": 22,
         "flags": {},

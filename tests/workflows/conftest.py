@@ -30,6 +30,7 @@ FILES = {
     "ip_adapter": "ipadapter",
     "style_encoder": "ipadapter",
     "ipadapter_file": "ipadapter",
+    "style_model_name": "style_models",
 }
 # The editor asks for optional files of the user's, and a registry on the internet that tests don't reach.
 NOT_OURS = ("Failed to load resource", "Content Security Policy")
@@ -47,6 +48,25 @@ class Editor:
         self.page.evaluate("async (workflow) => { await window.app.loadGraphData(workflow) }", workflow)
         # Nodes are measured when they are first drawn.
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def open_template(self, workflow: dict[str, Any], title: str) -> None:
+        """As from the template browser, which shows all of it. Its links are drawn when this returns."""
+        self.errors.clear()
+        load = "async ([graph, name]) => { await app.loadGraphData(graph, true, true, name, {openSource: 'template'}) }"
+        self.page.evaluate(load, [workflow, title])
+        drawn = "() => [...(app.graph.links.values?.() ?? Object.values(app.graph.links))].every((link) => link.path)"
+        self.page.wait_for_function(drawn)
+        self.page.wait_for_timeout(500)  # the view is fitted after the first frame
+
+    @property
+    def frontend(self) -> tuple[int, int]:
+        major, minor, *_ = self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__").split(".")
+        return int(major), int(minor)
+
+    def draw_as_nodes_2(self, on: bool) -> None:
+        self.page.evaluate(
+            "async (on) => { await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on) }", on
+        )
 
     def api_graph(self) -> dict[str, Any]:
         """The open workflow as the editor would queue it."""
@@ -67,7 +87,7 @@ def editor(chromium: str, comfyui_server: "Host") -> Iterator[Editor]:
     place_style_picture(comfyui_server.base_directory)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
-        page = browser.new_page(viewport={"width": 1900, "height": 1000})
+        page = browser.new_page(viewport={"width": 1600, "height": 950})
         page.set_default_timeout(LIMIT_MS)
         editor = Editor(page)
         page.on("console", editor.note_console)

@@ -1,17 +1,20 @@
 """The workflows that come with the pack: the same in both formats, understood by the editor, run by ComfyUI."""
 
 import asyncio
+import io
 import json
+import re
 import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 from workflows.conftest import FILES, place_style_picture
-from workflows.shipped import FOLDER, NAMES, api_graph, ui_workflow
+from workflows.shipped import FOLDER, NAMES, TITLES, api_graph, ui_workflow
 
 DEMOS = [name for name in NAMES if name.startswith("demo_")]
 # Enough to show that the workflow runs; how well it distils is for the demo.
@@ -24,6 +27,7 @@ USERS_FILES = {
     ("CLIPVisionLoader", "value_not_in_list", "clip_name"),
     ("IPAdapterModelLoader", "value_not_in_list", "ipadapter_file"),
     ("CleanStyleIPAdapterLoader", "custom_validation_failed", "ip_adapter"),
+    ("StyleModelLoader", "value_not_in_list", "style_model_name"),
 }
 NEWER_HOSTS_LOOK = {("CleanStyleIPAdapterLoader", "value_not_in_list", "style_encoder")}  # StyleShot's
 IPADAPTER_PLUS = {"IPAdapterModelLoader", "IPAdapterAdvanced"}
@@ -41,9 +45,23 @@ def assert_pictures(folder: Path, images: list[dict[str, str]], count: int) -> N
         assert pixels.std() > 5, f"{image['filename']} is constant"
 
 
-def test_there_are_workflows_and_each_has_its_twin():
-    assert {"demo_sample_student", "demo_distil", "sdxl_sample_student", "sd15_sample_student"} <= set(NAMES)
-    assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+def test_each_workflow_has_its_twin_and_no_file_is_left_over():
+    assert {path.stem for path in (FOLDER / "api").glob("*.json")} == set(NAMES)
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(TITLES.values())
+
+
+def test_their_names_sort_with_the_one_to_begin_with_first_and_can_be_files_and_addresses_everywhere():
+    """The template browser's search knows nothing but the name."""
+    assert NAMES[0] == "demo_sample_student"
+    numbers = [int(title[:2]) for title in sorted(TITLES.values())]
+    assert numbers == sorted(set(numbers))
+    for title in TITLES.values():
+        assert not set(title) & set('<>:"/\\|?*#%_') or "IPAdapter_plus" in title
+        assert len(title) <= 70
+    for searched in ("few-step", "emoji", "distil", "LoRA", "style", "SDXL", "CleanStyle", "SiD"):
+        assert any(searched in title for title in TITLES.values())
+    for name, title in TITLES.items():
+        assert name.startswith("demo_") == title.endswith("emoji demo, no download")
 
 
 def test_the_files_are_what_their_descriptions_say(comfyui_server):
@@ -55,11 +73,65 @@ def test_the_files_are_what_their_descriptions_say(comfyui_server):
     assert made == {name: api_graph(name) for name in NAMES}, "run `python -m dev.make_workflows`"
 
 
-def test_comfyui_offers_them_as_templates(comfyui_server):
-    assert sorted(get_json(f"{comfyui_server.url}/workflow_templates")["comfyui-sid"]) == NAMES
+def test_each_node_of_the_pack_is_in_a_workflow(comfyui_server):
+    definitions = get_json(f"{comfyui_server.url}/object_info")
+    ours = {kind for kind, node in definitions.items() if node["python_module"] == "custom_nodes.comfyui-sid"}
+    assert ours == {node["class_type"] for name in NAMES for node in api_graph(name).values()} & ours
+
+
+def test_notes_name_workflows_that_there_are():
     for name in NAMES:
-        template = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{name}.json"
-        assert get_json(template) == ui_workflow(name)
+        note = next(node for node in ui_workflow(name)["nodes"] if node["type"] == "MarkdownNote")["widgets_values"][0]
+        assert "`" not in note  # illegible on the note's colour in Nodes 2.0
+        for title in re.findall(r"\*(\d\d [^*]+)\*", note):
+            assert title in TITLES.values()
+
+
+def test_comfyui_offers_them_as_templates(comfyui_server):
+    assert sorted(get_json(f"{comfyui_server.url}/workflow_templates")["comfyui-sid"]) == sorted(TITLES.values())
+    for name in NAMES:
+        template = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{quote(TITLES[name])}"
+        assert get_json(f"{template}.json") == ui_workflow(name)
+
+
+def test_each_has_a_small_square_picture_that_the_template_browser_finds(comfyui_server):
+    assert {path.stem for path in FOLDER.glob("*.jpg")} == set(TITLES.values())
+    for title in TITLES.values():
+        address = f"{comfyui_server.url}/api/workflow_templates/comfyui-sid/{quote(title)}.jpg"
+        with urllib.request.urlopen(address) as answer:
+            kept = answer.read()
+        picture = Image.open(io.BytesIO(kept))
+        assert (picture.format, picture.size) == ("JPEG", (400, 400))
+        assert len(kept) <= 20_000
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_to_get_have_a_name_a_folder_and_an_address(name, comfyui_server):
+    """so that the editor offers those that are missing. Students and pictures are the user's own."""
+    folders = get_json(f"{comfyui_server.url}/models")
+    for node in ui_workflow(name)["nodes"]:
+        chosen = {value for value in node["widgets_values"] if str(value).endswith((".safetensors", ".bin"))}
+        known = node["properties"].get("models", [])
+        own = {value for value in chosen if "_student_" in value}
+        assert {model["name"] for model in known} == chosen - own
+        for model in known:
+            assert model["directory"] in folders
+            assert re.match(r"https://huggingface\.co/[^/]+/[^/]+/resolve/main/.+\.(safetensors|bin)$", model["url"])
+
+
+@pytest.mark.parametrize("name", ["SiD generate", "Style, cleaned"])
+def test_comfyui_offers_the_blueprints(name, comfyui_server):
+    offered = get_json(f"{comfyui_server.url}/global_subgraphs")
+    (key,) = (key for key, entry in offered.items() if entry["name"] == name)
+    data = get_json(f"{comfyui_server.url}/global_subgraphs/{key}")["data"]
+    assert data.isascii()  # hosts read it in the system's encoding
+    blueprint = json.loads(data)
+    (node,), (subgraph,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert node["type"] == subgraph["id"]
+    inside = {str(each["id"]): each for each in subgraph["nodes"]}
+    for key, widget in node["properties"]["proxyWidgets"]:
+        assert widget in {each["name"] for each in inside[key]["inputs"] if "widget" in each}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,141 @@
+"""Workflows that draw with a student, or look at a teacher."""
+
+from . import models, parts
+from .sheet import Output, Sheet
+from .titles import TITLES
+
+PHOTOGRAPH = "a lighthouse on a cliff at sunset, waves, dramatic clouds, photograph"
+DEMO_GUIDANCE = 3.0
+SEED = 42
+
+
+def demo_sample_student() -> Sheet:
+    sheet = Sheet(
+        "demo_sample_student",
+        "## Pictures in 4 steps\n\n"
+        "A **student** of the small text-to-emoji model that comes with this pack draws eight pictures of a prompt, in "
+        "4 steps at CFG 1, each in some style. No download, and any CPU will do.\n\n"
+        "1. Press **Run**. The pictures appear in *Save Image*; each further run draws others.\n"
+        "2. Write another prompt. Names of emoji work best: **sunflower**, **cat face**, **penguin**. A style may "
+        f"follow: **sunflower, cartoon**. There are {parts.STYLES_LISTED}.\n"
+        "3. *steps* 0 means: as the student was trained. Try 1 or 2 and compare.",
+        note_height=275,
+    )
+    sheet.group("Model")
+    model, clip, vae = parts.demo_model(sheet, "student, 4 steps")
+    sheet.column("Prompt")
+    prompt = parts.prompt(sheet, clip, parts.SUBJECT)
+    sheet.group("Draw in 4 steps")
+    size = {"width": parts.SIDE, "height": parts.SIDE, "batch_size": parts.PICTURES}
+    latent = sheet.add("SiDGenerate", model=model, positive=prompt, **size)
+    sheet.column("Pictures", width=500)
+    parts.small_pictures(sheet, latent["latent"], vae, "sid/student")
+    return sheet
+
+
+def demo_sample_student_stock() -> Sheet:
+    sheet = Sheet(
+        "demo_sample_student_stock",
+        "## The student, with ComfyUI's own sampling nodes\n\n"
+        "*SiD Generate* taken apart: the student's own sigmas (*SiD Scheduler*) and its sampler (*SiD Sampler*) in "
+        "**SamplerCustomAdvanced**, as you need it for inpainting or to use other packs' nodes in between.\n\n"
+        "1. Press **Run**.\n"
+        "2. Put a *KSamplerSelect* with **lcm** in the place of *SiD Sampler*: that is the same method as its "
+        "*noise_mode* **fresh**.",
+        note_height=240,
+    )
+    sheet.group("Model")
+    model, clip, vae = parts.demo_model(sheet, "student, 4 steps")
+    sheet.column("Prompt")
+    prompt = parts.prompt(sheet, clip, parts.SUBJECT)
+    sheet.group("How to sample")
+    guider = sheet.add("BasicGuider", "Guider: the prompt alone, CFG 1", model=model, conditioning=prompt)["GUIDER"]
+    sampler = sheet.add("SiDSampler")["sampler"]
+    sigmas = sheet.add("SiDScheduler", model=model)["sigmas"]
+    sheet.column("Sample")
+    noise, empty = _noise(sheet), _latents(sheet, parts.PICTURES)
+    sampled = sheet.add(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=empty
+    )
+    sheet.column("Pictures", width=500)
+    parts.small_pictures(sheet, sampled["output"], vae, "sid/student_stock")
+    return sheet
+
+
+def demo_teacher() -> Sheet:
+    sheet = Sheet(
+        "demo_teacher",
+        "## What a student would learn from\n\n"
+        "A guider makes of a model the **teacher** that *SiD Distill* learns from, and here it can be looked at. Each "
+        "picture that is saved has three beside each other, from one seed: **LSG, Zero-CFG, Anti-CFG**.\n\n"
+        "- **LSG**: one *guidance_scale* for the teacher and the fake score. Higher follows the prompt more closely, "
+        "with less variety; 1 is no guidance.\n"
+        "- **Zero-CFG**: the teacher is not guided, and the fake score does without the prompt. It favours variety.\n"
+        "- **Anti-CFG**: the teacher is not guided, and the fake score is guided *negatively* while distilling. It "
+        "favours pictures that fit the prompt. Its teacher looks like that of Zero-CFG.\n\n"
+        "1. Press **Run**, change *guidance_scale*, run again.\n"
+        f"2. Connect the guider that you like to *SiD Distill*: see *{TITLES['demo_distil']}*.",
+        note_height=370,
+    )
+    sheet.group("Model")
+    model, clip, vae = parts.demo_model(sheet, "teacher")
+    sheet.group("Prompt")
+    conds = {"positive": parts.prompt(sheet, clip, parts.SUBJECT), "negative": parts.empty_prompt(sheet, clip)}
+    sheet.column("Three ways to guide")
+    lsg = sheet.add("SiDLSGGuider", model=model, **conds, guidance_scale=DEMO_GUIDANCE)
+    zero = sheet.add("SiDZeroCFGGuider", model=model, **conds)
+    anti = sheet.add("SiDAntiCFGGuider", model=model, **conds)
+    sheet.group("20 steps, one seed")
+    noise = _noise(sheet, control="fixed", noise_seed=SEED)
+    sampler = sheet.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
+    sigmas = sheet.add("BasicScheduler", model=model, scheduler="karras", steps=20)["SIGMAS"]
+    sheet.column("Sample three times")
+    shared = {"noise": noise, "sampler": sampler, "sigmas": sigmas, "latent_image": _latents(sheet, parts.PICTURES)}
+    guiders = {"LSG": lsg, "Zero-CFG": zero, "Anti-CFG": anti}
+    sampled = {
+        title: sheet.add("SamplerCustomAdvanced", title, guider=guider["guider"], **shared)["output"]
+        for title, guider in guiders.items()
+    }
+    sheet.column("Side by side", width=500)
+    joined = parts.side_by_side(sheet, sampled, vae, spacing=4)
+    parts.save_enlarged(sheet, joined, "sid/teacher", width=0, room=420)
+    return sheet
+
+
+def sdxl_sample_student() -> Sheet:
+    sheet = Sheet(
+        "sdxl_sample_student",
+        "## SDXL in a few steps\n\n"
+        "A student that you have distilled, on the model that it was distilled from.\n\n"
+        f"1. Get\n{models.listed(models.SDXL)}"
+        f"2. Get a student: this pack comes with none for SDXL. *{TITLES['sdxl_distil_lora']}* makes one, in "
+        "**output/loras**; one from elsewhere goes into **models/loras** or, if it is a whole model, "
+        "**models/diffusion_models**.\n"
+        "3. Press **R** to refresh the lists, choose both files, press **Run**.\n\n"
+        "The student brings its steps along. A file that was distilled from another model is refused, with the "
+        "reason. Models of another family go the same way: choose their files, and their size (512 for SD 1.5).",
+        note_height=355,
+        models=(models.SDXL,),
+    )
+    sheet.group("Model")
+    base = parts.checkpoint(sheet, models.SDXL, "The model it was distilled from")
+    sheet.column("Student", width=340)
+    student = sheet.add("SiDLoadStudent", model=base["MODEL"], student="sdxl_student_00001_.safetensors")["model"]
+    sheet.group("Prompt")
+    prompt = parts.prompt(sheet, base["CLIP"], PHOTOGRAPH)
+    sheet.group("Draw in a few steps")
+    latent = sheet.add("SiDGenerate", model=student, positive=prompt, width=1024, height=1024)["latent"]
+    sheet.column("Picture", width=480)
+    parts.picture(sheet, latent, base["VAE"], "sid/sdxl", room=480)
+    return sheet
+
+
+SHEETS = [demo_sample_student, demo_sample_student_stock, demo_teacher, sdxl_sample_student]
+
+
+def _noise(sheet: Sheet, control: str = "randomize", **settings: int) -> Output:
+    return sheet.add("RandomNoise", control=control, **settings)["NOISE"]
+
+
+def _latents(sheet: Sheet, count: int) -> Output:
+    return sheet.add("EmptyLatentImage", width=parts.SIDE, height=parts.SIDE, batch_size=count)["LATENT"]
