@@ -17,7 +17,7 @@ app.registerExtension({
   name: "sid.expected",
   setup() {
     api.addEventListener("progress_text", ({ detail }) => note(detail.nodeId, detail.text))
-    api.addEventListener("progress", ({ detail }) => count(detail.node, detail.value))
+    api.addEventListener("sid.training", ({ detail }) => detail.text && count(detail.node, detail.iteration))
   },
   nodeCreated(node) {
     if (node.comfyClass !== "SiDDistill") return
@@ -112,15 +112,15 @@ function note(id, text) {
 }
 
 /** Measure from the first iterations on, so that what was waited for before them is not counted. */
-function count(id, value) {
+function count(id, iteration) {
   const node = nodeOf(id)
   if (!node) return
   const now = performance.now()
   const begun = running.get(id)
-  if (!begun || value < begun.value || !(value > 0)) {
-    running.set(id, { value, now, size: sizeOf(node) })
+  if (!begun || iteration < begun.iteration) {
+    running.set(id, { iteration, now, size: sizeOf(node) })
     return
   }
-  const done = value - begun.value
+  const done = iteration - begun.iteration
   if (done >= WARM_UP && begun.size) store(begun.size, { seconds: (now - begun.now) / 1000 / done })
 }

@@ -95,7 +95,12 @@ export function addLines(node, name) {
         return line
       }),
     )
-    fit(node, () => (height = heightOf(rows(lines, node.size[0]))))
+    // A node that was saved with such lines has room for them already.
+    const tight = Math.abs(node.size[1] - node.computeSize()[1]) < 1
+    height = heightOf(rows(lines, node.size[0]))
+    const needed = node.computeSize()[1]
+    node.setSize([node.size[0], tight ? needed : Math.max(needed, node.size[1])])
+    node.setDirtyCanvas?.(true, true)
   }
 }
 

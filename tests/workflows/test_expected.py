@@ -35,7 +35,7 @@ def test_time_and_memory_are_those_of_the_last_run_of_that_size(editor):
     assert lines(editor) == [UNKNOWN]
     editor.page.get_by_test_id("queue-button").click()
     editor.page.wait_for_function(f"() => ({LINES})()[0].startsWith('about')")
-    editor.page.wait_for_function("async () => (await (await fetch('/history')).text()) !== '{}'")
+    editor.page.wait_for_function("() => document.body.textContent.includes('Finished: 6 iterations')")
 
     editor.page.evaluate(SET, {"iterations": 100_000})
     time, memory = lines(editor)
@@ -57,3 +57,17 @@ def test_what_a_preset_decides_is_told(editor):
         "preset: mode lora, batch size 16, student learning rate 0.00005, fake learning rate 0.0001, ema half life 1000"
     )
     assert lines(editor)[0] == told
+
+
+def test_a_node_that_is_saved_with_its_lines_is_as_high_each_time_it_is_opened(editor):
+    editor.open(ui_workflow("demo_distil"))
+    editor.page.evaluate(SET, {"preset": "SDXL, LoRA"})
+    assert len(lines(editor)) == 2
+    heights = []
+    for _ in range(3):
+        saved = editor.page.evaluate("() => window.app.graph.serialize()")
+        (node,) = (node for node in saved["nodes"] if node["type"] == "SiDDistill")
+        heights.append(node["size"][1])
+        editor.open(saved)
+        assert len(lines(editor)) == 2
+    assert heights[0] == heights[1] == heights[2]

@@ -175,7 +175,6 @@ def test_the_panel_is_there_within_a_subgraph(distilling, finished):
 
 
 def test_a_workflow_that_is_saved_and_opened_again_has_the_size_that_it_had(distilling, finished):
-    distilling.page.evaluate("() => localStorage.removeItem('sid.measured')")  # of which the node tells in more lines
     distilling.open(ui_workflow("demo_distil"))
     name_run(distilling, finished)
     said(distilling, "Finished: 300 iterations")
