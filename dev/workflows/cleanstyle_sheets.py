@@ -53,7 +53,8 @@ def sdxl_cleanstyle_before_after() -> Sheet:
     styled = _image_prompt(sheet, model)
     cleaned = _cleaned(sheet, styled)
     sheet.group("What it takes out")
-    sigmas = sheet.add("BasicScheduler", model=cleaned, scheduler=SAMPLER["scheduler"], steps=30)["SIGMAS"]
+    settings = {"scheduler": SAMPLER["scheduler"], "steps": SAMPLER["steps"]}
+    sigmas = sheet.add("BasicScheduler", folded=True, model=cleaned, **settings)["SIGMAS"]
     spectrum = sheet.add("CleanStyleSpectrum", model=cleaned, sigmas=sigmas)["image"]
     sheet.column("Sample three times", width=272)
     sampled = {}

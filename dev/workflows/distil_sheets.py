@@ -30,7 +30,7 @@ DEMO_SETTINGS = {
     "lora_targets": "all linear and convolution layers",
     "gradient_checkpointing": False,
 }
-PANEL = 244  # room for the pictures and curves of a run
+PANEL = 150  # room for the pictures and curves of a run
 
 
 def demo_distil() -> Sheet:
@@ -182,7 +182,7 @@ def sdxl_distil_lora() -> Sheet:
     sheet.column("Keep and use the student", width=490)
     sheet.add("SiDSaveStudent", model=student, filename_prefix="sdxl_student")
     sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=1024, height=1024)
-    parts.picture(sheet, sampled["latent"], vae, "sid/sdxl_distilled", room=330)
+    parts.picture(sheet, sampled["latent"], vae, "sid/sdxl_distilled", room=290)
     return sheet
 
 

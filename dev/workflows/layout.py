@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .definitions import Definitions
-from .measures import TITLE, height
+from .measures import GROWS, TITLE, height
 from .sheet import NOTE_WIDTH, Group, Sheet
 
 NODE_GAP, COLUMN_GAP, GROUP_GAP = 24, 64, 28
@@ -54,7 +54,11 @@ def layout(sheet: Sheet, definitions: Definitions) -> Layout:
                     place = before.left + FOLDED_WIDTH + FOLDED_GAP, before.top
                 else:
                     place = left, top
-                    top += (FOLDED_GAP - NODE_GAP if node.folded else height(node, definitions)) + NODE_GAP + TITLE
+                    top += (
+                        (FOLDED_GAP - NODE_GAP if node.folded else height(node, definitions) + GROWS.get(node.kind, 0))
+                        + NODE_GAP
+                        + TITLE
+                    )
                 width = min(column.width, UNFOLDED_WIDTH) if node.folded else column.width
                 nodes[node.id] = Box(*place, width, height(node, definitions))
             bottom = top - NODE_GAP - TITLE + GROUP_PADDING

@@ -9,7 +9,9 @@ SLOT = 20
 # Nodes of the pack that say something below their widgets, and the lines that they take for it.
 SAYS, SAID_LINE, SAID_EDGE = {"SiDPrompts": 1, "SiDScheduler": 1, "SiDGenerate": 1, "SiDSaveStudent": 3}, 14, 36
 # What the pack's scripts draw on a node, below its widgets.
-PANELS = {"CleanStyle": 140, "CleanStyleSpectrum": 140}
+PANELS = {"CleanStyle": 140, "CleanStyleSpectrum": 222}
+# Nodes that grow by a line when they have something to say of the student, and of what is expected: by so much at most.
+GROWS = {"SiDDistill": 64, "SiDGenerate": 32, "SiDScheduler": 32}
 CLASSIC_WIDGET, CLASSIC_BOX, CLASSIC_END = 24, 66, 16
 VUE_WIDGET, VUE_TEXT, VUE_BOX, VUE_END, VUE_PACK, VUE_MISSING = 28, 36, 68, 14, 24, 24
 PICTURE = 220  # at least this much for one that a node shows

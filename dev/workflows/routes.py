@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from .curves import Point, points_on
 from .definitions import Definitions, inputs_of
 from .layout import COLUMN_GAP, FOLDED_WIDTH, GROUP_TITLE, Box, Layout
-from .measures import SLOT, TITLE
-from .sheet import Sheet
+from .measures import GROWS, SLOT, TITLE
+from .sheet import Node, Sheet
 
 FIRST_SLOT = 14  # from a body's top to the middle of its first slot
 # How far a link may be behind its own two nodes, where it leaves the one and meets the other, and how far it is to stay
@@ -42,8 +42,8 @@ class _Router:
         self.column_of = {
             node.id: i for i, column in enumerate(sheet.columns) for group in column.groups for node in group.nodes
         }
-        self.boxes = {key: _with_title(box, self.nodes[key].folded) for key, box in places.nodes.items()}
-        self.note = _with_title(places.note, False)
+        self.boxes = {key: _whole(box, self.nodes[key]) for key, box in places.nodes.items()}
+        self.note = _with_title(places.note)
         self.middles = _middles(sheet)
         self.lanes: list[tuple[float, float, float, Plug]] = []  # left, right, height
         self.ways: dict[float, tuple[Plug, bool]] = {}  # place: what leads there, and whether upward
@@ -137,9 +137,14 @@ def _middles(sheet: Sheet) -> list[float]:
     return [*middles, left - COLUMN_GAP / 2]
 
 
-def _with_title(box: Box, folded: bool) -> Box:
-    if folded:
+def _whole(box: Box, node: Node) -> Box:
+    """All that it may cover: with its title, and as far as it grows."""
+    if node.folded:
         return Box(box.left, box.top - TITLE, FOLDED_WIDTH, TITLE)
+    return _with_title(Box(box.left, box.top, box.width, box.height + GROWS.get(node.kind, 0)))
+
+
+def _with_title(box: Box) -> Box:
     return Box(box.left, box.top - TITLE, box.width, box.height + TITLE)
 
 
