@@ -24,7 +24,7 @@ COLUMNS = {
     "style_named": "style named",
     "layout": "layout",
 }
-COMPARED = ("first", "named", "prompt", "layout")
+COMPARED = ("first", "named", "nearer", "prompt", "layout")
 
 
 class Results:

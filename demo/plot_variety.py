@@ -1,7 +1,7 @@
 """Draw variety against alignment, as evaluate.py has measured them, into one picture.
 
     pip install matplotlib==3.10.7
-    python demo/plot_variety.py demo/variety.png .sid/teacher_cfg.json .sid/students.json
+    python demo/plot_variety.py docs/images/variety.png .sid/teacher_cfg.json .sid/students.json
 
 A point for each setting, with the deviation over seeds; the teacher's are joined in the order of their CFG.
 """
@@ -54,9 +54,9 @@ def main() -> None:
     figure, panels = plt.subplots(1, len(ALIGNMENT), figsize=SIZE)
     for axes, (title, measure) in zip(panels, ALIGNMENT.items(), strict=True):
         draw(axes, results, title, measure)
-    panels[-1].legend(fontsize=8)
+    panels[-1].legend(fontsize=8, loc="lower right")
     figure.tight_layout()
-    figure.savefig(args.out, dpi=RESOLUTION)
+    figure.savefig(args.out, dpi=RESOLUTION, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":
