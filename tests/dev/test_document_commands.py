@@ -125,6 +125,9 @@ def test_cleanstyle_has_the_defaults_and_the_formula_of_its_page():
 
 
 def test_systems_that_nothing_ran_on_are_named():
-    """What the CI file lists need not have run; what it does not list can't have."""
-    systems = set(re.findall(r"\b(ubuntu|windows|macos)-", text_of(".github/workflows/ci.yml")))
-    assert ("The CI file names Linux alone." in text_of("docs/faq.md")) == (systems == {"ubuntu"})
+    """What the CI file lists need not have run, and does not hold a release up before it has."""
+    lines = re.findall(
+        r"os: (ubuntu|windows|macos)-.*?(untried: true)?( })?$", text_of(".github/workflows/ci.yml"), re.M
+    )
+    assert {system for system, untried, _ in lines if untried} == {"windows", "macos"}
+    assert "The CI file names both, and what fails there holds nothing up." in " ".join(text_of("docs/faq.md").split())

@@ -18,7 +18,10 @@ from workflows.shipped import FOLDER, NAMES, TITLES, api_graph, ui_workflow
 
 DEMOS = [name for name in NAMES if name.startswith("demo_")]
 # Enough to show that the workflow runs; how well it distils is for the demo.
-FEW_ITERATIONS = {"iterations": 2, "batch_size": 2, "preview_every": 2}
+FEW = {
+    "SiDDistill": {"iterations": 2, "batch_size": 2, "preview_every": 2},
+    "SiDTrainingEvaluation": {"every": 2, "samples": 16, "teacher_steps": 2},
+}
 
 
 USERS_FILES = {
@@ -182,8 +185,7 @@ def test_nodes_are_called_one_thing(name, comfyui_server):
 def test_the_demo_workflows_run(name, run_graph, comfyui):
     graph = api_graph(name)
     for node in graph.values():
-        if node["class_type"] == "SiDDistill":
-            node["inputs"] |= FEW_ITERATIONS
+        node["inputs"] |= FEW.get(node["class_type"], {})
     result = run_graph(graph)
     assert result.error is None
     (saved,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
