@@ -140,6 +140,22 @@ def test_run_in_the_browser_shows_the_pictures(editor, tmp_path):
     assert editor.errors == []
 
 
+def test_a_new_user_has_pictures_after_four_clicks(editor):
+    """From the empty editor, by the template browser alone."""
+    page, title = editor.page, TITLES["demo_sample_student"]
+    editor.open({"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4})
+    clicks = [
+        page.get_by_text("Templates", exact=True).first,
+        page.get_by_text("comfyui-sid", exact=True).first,
+        page.get_by_text(title, exact=True).first,
+        page.get_by_test_id("queue-button"),
+    ]
+    for click in clicks:
+        click.click()
+    page.wait_for_function(SHOWN_PICTURES, arg=[8, 256])
+    assert editor.errors == []
+
+
 @pytest.mark.parametrize(
     ("name", "kinds", "inputs", "widgets"),
     [
