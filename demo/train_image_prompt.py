@@ -2,11 +2,12 @@
 
     python demo/train_image_prompt.py [--minutes 20] [--device cpu]
 
-As IP-Adapters are trained: the picture that is to be drawn is its own image prompt, at another size and place, and its
-caption is given too. Those adapters take along all of a picture, since the captions of the web leave much of it untold.
-The captions here tell everything, so half of them are left out: else the adapter learns next to nothing of the subject.
-leakage.py measures what that does. UNet and image encoder are frozen: they are those in `assets`, unless --encoder says
-otherwise.
+As IP-Adapters are trained, the picture that is to be drawn is its own image prompt, at another size and place. Two
+things differ. Those adapters take along all of a picture, since the captions of the web leave much of it untold; the
+captions here tell everything, so most of them are left out: else the adapter learns next to nothing of the subject.
+And what it learns to predict is half the picture itself, half what the frozen UNet makes of the same noise with the
+whole caption: that varies far less from draw to draw. leakage.py measures what comes of it. UNet and image encoder are
+frozen: they are those in `assets`, unless --encoder says otherwise.
 A run that is stopped goes on from its last checkpoint, beside the output file.
 """
 
@@ -25,9 +26,11 @@ from training import TimedTraining, attention_in_float32, default_device
 OUT = ROOT / ".sid" / "image_prompt.safetensors"
 BATCH = 64
 LEARNING_RATE = 1e-3
+MATRICES_LEARNING_RATE = 2e-3
 IMAGE_DROPPED = 0.1  # of the pictures lack their image, half of these their caption too
-CAPTION_DROPPED = 0.5
+CAPTION_DROPPED = 0.95
 STYLE_DROPPED = 2 / 3  # of the captions
+PICTURE_SHARE = 0.5  # of what is learnt; the rest is the UNet's own prediction
 
 
 class Lessons:
@@ -44,21 +47,27 @@ class Lessons:
         self.context = cache(self._context)
 
     @torch.no_grad()
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(clean latents (B, C, h, w), texts (B, L, D), what the image encoder sees (B, T, E)) of one batch."""
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Clean latents (B, C, h, w), texts and whole captions (B, L, D), what the image encoder sees (B, T, E)."""
         pick = torch.randint(len(self.training), (BATCH,))
         latents = self.model.model.process_latent_in(self.vae.encode(placed(self.canvases, pick).movedim(1, -1)))
         pixels = self.preprocess(placed(self.canvases, pick))
         image_dropped, caption_dropped = dropped(torch.rand(BATCH))
         pixels[image_dropped.to(self.device)] = 0  # as the pack has it where there is no image
         told = (torch.rand(BATCH) >= STYLE_DROPPED).tolist()
+        indices = self.training[pick].tolist()
         contexts = [
             self.context("" if no_caption else self.pictures.caption(index, styled))
-            for index, styled, no_caption in zip(self.training[pick].tolist(), told, caption_dropped, strict=True)
+            for index, styled, no_caption in zip(indices, told, caption_dropped, strict=True)
+        ]
+        # Without an image, what the text says is all that can be known.
+        whole = [
+            context if no_image else self.context(self.pictures.caption(index))
+            for index, context, no_image in zip(indices, contexts, image_dropped, strict=True)
         ]
         with torch.autocast(self.device.type, torch.bfloat16):
             tokens = self.eye(pixel_values=pixels, intermediate_output=-2)[1]
-        return latents.to(self.device), torch.cat(contexts), tokens.float()
+        return latents.to(self.device), torch.cat(contexts), torch.cat(whole), tokens.float()
 
     def _context(self, caption: str) -> Tensor:
         return self.clip.encode_from_tokens(self.clip.tokenize(caption)).clone().to(self.device)
@@ -71,17 +80,19 @@ def dropped(lot: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def prediction_loss(adapter, lessons: Lessons, layers: list, process, attend: Callable) -> Tensor:
-    """The diffusion loss of one batch, v-prediction, with the image prompt in all layers."""
-    x0, contexts, seen = lessons.batch()
-    t = torch.randint(1000, (BATCH,), device=x0.device)
+    """The loss of one batch, v-prediction, with the image prompt in all layers."""
+    x0, contexts, whole, seen = lessons.batch()
+    t = (1000 * torch.rand(BATCH, device=x0.device).sqrt()).long()  # more of the noise in which a subject is decided
     noise = torch.randn_like(x0)
     alpha, sigma = (c.float().view(-1, 1, 1, 1).to(x0.device) for c in process.coefficients(t))
+    noisy, picture = alpha * x0 + sigma * noise, alpha * noise - sigma * x0
     with torch.autocast(x0.device.type, torch.bfloat16):
-        tokens = adapter.projection(seen)
-        options = {"patches_replace": {"attn2": attentions_to(adapter, layers, tokens, attend)}}
-        options["optimized_attention_override"] = attention_in_float32
-        v = lessons.unet(alpha * x0 + sigma * noise, t.float(), context=contexts, transformer_options=options)
-    return (v.float() - (alpha * noise - sigma * x0)).square().mean()
+        override = {"optimized_attention_override": attention_in_float32}
+        with torch.no_grad():
+            known = lessons.unet(noisy, t.float(), context=whole, transformer_options=override)
+        patches = {"patches_replace": {"attn2": attentions_to(adapter, layers, adapter.projection(seen), attend)}}
+        v = lessons.unet(noisy, t.float(), context=contexts, transformer_options=override | patches)
+    return (v.float() - torch.lerp(known.float(), picture, PICTURE_SHARE)).square().mean()
 
 
 def main() -> None:
@@ -108,8 +119,11 @@ def main() -> None:
     features = clip_vision.model.visual_projection.in_features
     adapter = new_adapter(model, features).to(args.device)
     layers, process = cross_attention_layers(model), VP.stable_diffusion(prediction="v")
-    groups = [{"params": list(adapter.parameters()), "lr": LEARNING_RATE}]
-    training = TimedTraining(adapter, groups, args.minutes, args.out.with_suffix(".training.pt"))
+    matrices = [weight for name, weight in adapter.named_parameters() if weight.ndim == 2]
+    others = [weight for weight in adapter.parameters() if weight.ndim != 2]
+    groups = [{"params": others, "lr": LEARNING_RATE}]
+    checkpoint = args.out.with_suffix(".training.pt")
+    training = TimedTraining(adapter, groups, args.minutes, checkpoint, matrices, MATRICES_LEARNING_RATE)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         return attention_in_float32(optimized_attention, q, k, v, heads)
