@@ -7,6 +7,7 @@ from .titles import TITLES
 ADAPTER = "demo (comes with the pack)"
 SAMPLER = {"steps": 12, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
 SEED = 42
+WEIGHT = 0.6  # beyond it the demo's image prompt brings little more style, and much more of the subject
 
 
 def demo_cleanstyle() -> Sheet:
@@ -32,8 +33,10 @@ def demo_cleanstyle() -> Sheet:
     style = _style_picture(sheet, model, clip, vae, empty)
     adapter = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=ADAPTER)["ip_adapter"]
     sheet.column("Image prompt, and CleanStyle after it", width=310)
-    styled = sheet.add("CleanStyleIPAdapter", model=model, ip_adapter=adapter, image=style, clip_vision=vision)["model"]
-    cleaned = sheet.add("CleanStyle", model=styled)["model"]
+    styled = sheet.add(
+        "CleanStyleIPAdapter", model=model, ip_adapter=adapter, image=style, clip_vision=vision, weight=WEIGHT
+    )["model"]
+    cleaned = sheet.add("CleanStyle", model=styled, alpha=0.03)["model"]
     sheet.column("Sample three times", width=280)
     ways = {"By the prompt": model, "With the image": styled, "Purified": cleaned}
     sampled = {title: _sampled(sheet, title, each, prompt, empty, latents) for title, each in ways.items()}
@@ -65,7 +68,12 @@ def demo_cleanstyle_student() -> Sheet:
     adapter = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=ADAPTER)["ip_adapter"]
     sheet.column("Image prompt, and CleanStyle after it", width=310)
     styled = sheet.add(
-        "CleanStyleIPAdapter", model=student, ip_adapter=adapter, image=style, clip_vision=demo["clip_vision"]
+        "CleanStyleIPAdapter",
+        model=student,
+        ip_adapter=adapter,
+        image=style,
+        clip_vision=demo["clip_vision"],
+        weight=WEIGHT,
     )["model"]
     cleaned = sheet.add("CleanStyle", model=styled, center=0.6, style_negative="hard", attention_strength=1.0)["model"]
     sheet.column("Prompt", width=280)

@@ -178,7 +178,7 @@ def flux_cleanstyle_redux() -> Sheet:
     ]
     cleaned = sheet.add("CleanStyleConditioning", with_style=styled, without_style=prompt)["positive"]
     sheet.column("How to sample", width=280)
-    guider = sheet.add("BasicGuider", model=model, conditioning=cleaned)["GUIDER"]
+    guider = sheet.add("BasicGuider", "Guider: the prompt alone", model=model, conditioning=cleaned)["GUIDER"]
     noise = sheet.add("RandomNoise")["NOISE"]
     sampler = sheet.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
     sigmas = sheet.add("BasicScheduler", model=model, scheduler="simple", steps=20)["SIGMAS"]
