@@ -7,7 +7,8 @@ from .titles import TITLES
 ADAPTER = "demo (comes with the pack)"
 SAMPLER = {"steps": 12, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
 SEED = 42
-WEIGHT = 0.6  # beyond it the demo's image prompt brings little more style, and much more of the subject
+# Beyond it the demo's image prompt brings little more style, and much more of the subject.
+WEIGHT, STUDENT_WEIGHT = 0.6, 0.4
 
 
 def demo_cleanstyle() -> Sheet:
@@ -73,7 +74,7 @@ def demo_cleanstyle_student() -> Sheet:
         ip_adapter=adapter,
         image=style,
         clip_vision=demo["clip_vision"],
-        weight=WEIGHT,
+        weight=STUDENT_WEIGHT,
     )["model"]
     cleaned = sheet.add("CleanStyle", model=styled, center=0.6, style_negative="hard", attention_strength=1.0)["model"]
     sheet.column("Prompt", width=280)
