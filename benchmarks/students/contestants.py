@@ -12,6 +12,7 @@ RATES = (5e-4, 1e-3, 2e-3)  # of the student; each method has them all
 SID_FAKE_RATE = 2.0  # times the student's, as the demo's own students have it
 GUIDANCES = (2.0, 3.0, 4.5)
 ADVERSARIAL_WEIGHTS = (3e-4, 1e-3, 3e-3)
+ADVERSARIAL_WARM_UP = 160  # images: a quarter of a trial, all of which the product's default would take
 STUDENT_RANK, FAKE_RANK = 12, 16
 LORA_TARGETS = "all linear and convolution layers"
 EMA_HALF_LIFE = 1000.0  # images
@@ -91,7 +92,7 @@ def of(**settings: Any) -> Any:
 
 
 def adversarial(knob: float) -> Mapping[str, Any]:
-    return {"adversarial_weight": knob}
+    return {"adversarial_weight": knob, "adversarial_warm_up": ADVERSARIAL_WARM_UP}
 
 
 def teacher_alone(name: str) -> Any:
