@@ -147,7 +147,7 @@ def test_a_new_user_has_pictures_after_four_clicks(editor):
     clicks = [
         page.get_by_text("Templates", exact=True).first,
         page.get_by_text("comfyui-sid", exact=True).first,
-        page.get_by_text(title, exact=True).first,
+        page.get_by_text(title, exact=True).last,  # before it may be the tab of one that is open
         page.get_by_test_id("queue-button"),
     ]
     for click in clicks:
