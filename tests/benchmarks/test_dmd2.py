@@ -25,7 +25,7 @@ SETTINGS = Settings(
     fake_learning_rate=0.08,
     fake_updates=5,
     ema_half_life_images=2000,
-    learning_rate_decay_iterations=200,
+    learning_rate_decay_iterations=400,
 )
 
 
@@ -79,7 +79,7 @@ def test_the_fake_score_has_its_updates_for_each_of_the_student_s():
 
 def test_a_one_step_student_comes_to_the_teacher_s_gaussians():
     toy = Gaussians()
-    toy.train(200)
+    toy.train(400)
     with toy.run.averaged_weights():
         means, gain = toy.run.student.means.tolist(), abs(toy.run.student.gain.item())
     assert means == pytest.approx(MEANS.tolist(), abs=0.15)

@@ -39,20 +39,22 @@ def graph(**changes) -> dict:
 
 def test_a_stopped_run_gives_its_student_and_goes_on_when_queued_again(run_graph, runs, stopping):
     assert run_graph(graph(run_name="never stopped")).success
-    stopping("stopped", 2)
-    result = run_graph(graph(run_name="stopped"))
+    stopping("asked to stop", 2)
+    result = run_graph(graph(run_name="asked to stop"))
     assert result.success, result.error
-    assert [file.name for file in runs.glob("stopped/state*")] == ["state_0000002.safetensors"]
+    assert [file.name for file in runs.glob("asked to stop/state*")] == ["state_0000002.safetensors"]
     learnt = result.value("distilled").get_attachment("sid_student_lora")
     assert any(tensor.abs().max() > 0 for key, tensor in learnt.items() if "lora_up" in key)
 
-    again = run_graph(graph(run_name="stopped"))
+    again = run_graph(graph(run_name="asked to stop"))
     assert again.success, again.error
-    ended, unbroken = (load_file(runs / name / "state_0000004.safetensors") for name in ("stopped", "never stopped"))
+    ended, unbroken = (
+        load_file(runs / name / "state_0000004.safetensors") for name in ("asked to stop", "never stopped")
+    )
     assert ended.keys() == unbroken.keys() and all(torch.equal(ended[key], unbroken[key]) for key in ended)
 
     # Finished, it is as any other node: what it made is still there.
-    third = run_graph(graph(run_name="stopped"))
+    third = run_graph(graph(run_name="asked to stop"))
     assert third.success and not [event for event, _ in third.events if event == "sid.training"]
 
 
