@@ -209,7 +209,7 @@ def test_the_demo_s_cleanstyle_shows_one_style_picture_and_three_others_beside_i
     graph = api_graph("demo_cleanstyle")
     (saved,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
     (adapter,) = (node for node in graph.values() if node["class_type"] == "CleanStyleIPAdapter")
-    assert adapter["inputs"]["weight"] == 1.0
+    assert adapter["inputs"]["weight"] == 0.6
     result = run_graph(graph)
     assert result.success, result.error
     rows = []
