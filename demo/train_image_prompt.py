@@ -4,10 +4,10 @@
 
 As IP-Adapters are trained, the picture that is to be drawn is its own image prompt, at another size and place. Two
 things differ. Those adapters take along all of a picture, since the captions of the web leave much of it untold; the
-captions here tell everything, so most of them are left out: else the adapter learns next to nothing of the subject.
-And what it learns to predict is half the picture itself, half what the frozen UNet makes of the same noise with the
-whole caption: that varies far less from draw to draw. leakage.py measures what comes of it. UNet and image encoder are
-frozen: they are those in `assets`, unless --encoder says otherwise.
+captions here tell everything, so with an image they are left out: else the adapter learns next to nothing of the
+subject. And what it learns to predict is half the picture itself, half what the frozen UNet makes of the same noise
+with the whole caption: that varies far less from draw to draw. leakage.py measures what comes of it. UNet and image
+encoder are frozen: they are those in `assets`, unless --encoder says otherwise.
 A run that is stopped goes on from its last checkpoint, beside the output file.
 """
 

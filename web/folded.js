@@ -1,7 +1,7 @@
 // Settings that few change are folded away, in the classic node and in Nodes 2.0. What is folded says the server
 // ("advanced"); of ComfyUI's own, newer Nodes 2.0 alone fold it.
 import { app } from "../../scripts/app.js"
-import { describedInputs, fit, isOurs, watch } from "./pack.mjs"
+import { describedInputs, isOurs, watch } from "./pack.mjs"
 
 app.registerExtension({
   name: "sid.folded",
@@ -60,4 +60,13 @@ function foldRows(node, folded, hide) {
   const drawn = node.widgets.filter(({ type, options }) => type && !options?.hidden && !options?.canvasOnly)
   if (rows.length !== drawn.length) return
   drawn.forEach((widget, i) => (rows[i].style.display = hide && folded.includes(widget) ? "none" : ""))
+}
+
+/** Change what a node holds, and its height by as much as that takes. */
+function fit(node, change) {
+  const before = node.computeSize()[1]
+  change()
+  const after = node.computeSize()[1]
+  if (after !== before) node.setSize([node.size[0], Math.max(after, node.size[1] + after - before)])
+  node.setDirtyCanvas?.(true, true)
 }

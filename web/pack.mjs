@@ -118,12 +118,3 @@ function rows(lines, width) {
   const fitting = Math.max(20, Math.floor((width - 40) / LETTER))
   return lines.reduce((sum, { text }) => sum + Math.ceil(Math.max(1, text.length) / fitting), 0)
 }
-
-/** Change what a node holds, and its height by as much as that takes. */
-export function fit(node, change) {
-  const before = node.computeSize()[1]
-  change()
-  const after = node.computeSize()[1]
-  if (after !== before) node.setSize([node.size[0], Math.max(after, node.size[1] + after - before)])
-  node.setDirtyCanvas?.(true, true)
-}

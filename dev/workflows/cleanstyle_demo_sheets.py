@@ -80,8 +80,7 @@ def demo_cleanstyle_student() -> Sheet:
     sheet.column("Prompt", width=280)
     prompt = parts.prompt(sheet, clip, "elephant")
     sheet.group("Draw in 4 steps")
-    size = {"width": parts.SIDE, "height": parts.SIDE, "batch_size": parts.PICTURES}
-    latent = sheet.add("SiDGenerate", model=cleaned, positive=prompt, **size)["latent"]
+    latent = sheet.add("SiDGenerate", model=cleaned, positive=prompt, **parts.SMALL)["latent"]
     sheet.column("Side by side", width=500)
     joined = parts.side_by_side(sheet, {"In 4 steps": latent}, vae, spacing=4, first=style)
     parts.save_enlarged(sheet, joined, "cleanstyle/demo_student", width=0, room=420)
@@ -101,8 +100,7 @@ def _style_picture(sheet: Sheet, model: Output, clip: Output, vae: Output, empty
 
 
 def _latents(sheet: Sheet) -> Output:
-    size = {"width": parts.SIDE, "height": parts.SIDE, "batch_size": parts.PICTURES}
-    return sheet.add("EmptyLatentImage", "Pictures", **size)["LATENT"]
+    return sheet.add("EmptyLatentImage", "Pictures", **parts.SMALL)["LATENT"]
 
 
 def _sampled(sheet: Sheet, title: str, model: Output, positive: Output, negative: Output, latent: Output) -> Output:

@@ -49,17 +49,8 @@ def demo_distil() -> Sheet:
     )
     model, clip, vae, _, prompt, empty = _demo_teacher(sheet)
     sheet.column("What to learn", width=270)
-    guider, prompts, latent = _what_the_demo_learns(sheet, model, prompt, empty)
-    student = _distil(
-        sheet,
-        guider=guider,
-        clip=clip,
-        prompts=prompts,
-        latent=latent,
-        vae=vae,
-        run_name="demo_student",
-        **DEMO_SETTINGS,
-    )
+    learnt = _what_the_demo_learns(sheet, model, prompt, empty)
+    student = _distil(sheet, **learnt, clip=clip, vae=vae, run_name="demo_student", **DEMO_SETTINGS)
     _use_of_demo_student(sheet, student, prompt, vae, "demo_student", "sid/distilled")
     return sheet
 
@@ -78,22 +69,11 @@ def demo_distil_best() -> Sheet:
     )
     model, clip, vae, eye, prompt, empty = _demo_teacher(sheet)
     sheet.column("What to learn", width=270)
-    guider, prompts, latent = _what_the_demo_learns(sheet, model, prompt, empty)
+    learnt = _what_the_demo_learns(sheet, model, prompt, empty)
     sheet.column("Measure it, keep the best", width=270)
     evaluation = sheet.add("SiDTrainingEvaluation", clip_vision=eye, every=50, samples=64)["evaluation"]
-    options = sheet.add("SiDTrainingOptions")["options"]
-    student = _distil(
-        sheet,
-        guider=guider,
-        clip=clip,
-        prompts=prompts,
-        latent=latent,
-        vae=vae,
-        options=options,
-        evaluation=evaluation,
-        run_name="demo_best_student",
-        **DEMO_SETTINGS,
-    )
+    more = {"options": sheet.add("SiDTrainingOptions")["options"], "evaluation": evaluation}
+    student = _distil(sheet, **learnt, clip=clip, vae=vae, **more, run_name="demo_best_student", **DEMO_SETTINGS)
     _use_of_demo_student(sheet, student, prompt, vae, "demo_best_student", "sid/distilled_best")
     return sheet
 
@@ -118,20 +98,20 @@ def demo_evaluate() -> Sheet:
     sheet.column("What to compare")
     prompt = parts.prompt(sheet, teacher["clip"], parts.SUBJECT)
     empty = parts.empty_prompt(sheet, teacher["clip"])
-    guider, prompts, latent = _what_the_demo_learns(sheet, teacher["model"], prompt, empty)
+    learnt = _what_the_demo_learns(sheet, teacher["model"], prompt, empty)
     sheet.column("Evaluate", width=400)
     evaluated = sheet.add(
         "SiDEvaluate",
-        prompts=prompts,
+        prompts=learnt["prompts"],
         clip=teacher["clip"],
         vae=teacher["vae"],
-        latent=latent,
+        latent=learnt["latent"],
         samples=64,
         teacher_steps=20,
         scheduler="karras",
         batch_size=32,
         labels="4 steps, 1 step",
-        teacher=guider,
+        teacher=learnt["guider"],
         clip_vision=teacher["clip_vision"],
         student_1=four["model"],
         student_2=one["model"],
@@ -244,12 +224,12 @@ def _demo_teacher(sheet: Sheet) -> tuple[Output, ...]:
     return demo["model"], clip, demo["vae"], demo["clip_vision"], prompt, empty
 
 
-def _what_the_demo_learns(sheet: Sheet, model: Output, prompt: Output, empty: Output) -> tuple[Output, Output, Output]:
-    """→ guider, prompts, latent"""
+def _what_the_demo_learns(sheet: Sheet, model: Output, prompt: Output, empty: Output) -> dict[str, Output]:
+    """→ guider, prompts and latent, as inputs of SiD Distill"""
     guider = sheet.add("SiDLSGGuider", model=model, positive=prompt, negative=empty, guidance_scale=DEMO_GUIDANCE)
     prompts = sheet.add("SiDPrompts", file=TRAINING_PROMPTS)
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=parts.SIDE, height=parts.SIDE)
-    return guider["guider"], prompts["prompts"], latent["LATENT"]
+    return {"guider": guider["guider"], "prompts": prompts["prompts"], "latent": latent["LATENT"]}
 
 
 def _distil(sheet: Sheet, **inputs: Value) -> Output:
@@ -261,6 +241,5 @@ def _distil(sheet: Sheet, **inputs: Value) -> Output:
 def _use_of_demo_student(sheet: Sheet, student: Output, prompt: Output, vae: Output, file: str, prefix: str) -> None:
     sheet.column("Keep and use the student", width=490)
     sheet.add("SiDSaveStudent", model=student, filename_prefix=file)
-    size = {"width": parts.SIDE, "height": parts.SIDE, "batch_size": parts.PICTURES}
-    sampled = sheet.add("SiDGenerate", model=student, positive=prompt, **size)
+    sampled = sheet.add("SiDGenerate", model=student, positive=prompt, **parts.SMALL)
     parts.small_pictures(sheet, sampled["latent"], vae, prefix)

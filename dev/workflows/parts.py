@@ -5,6 +5,7 @@ from .sheet import Node, Output, Sheet
 
 SIDE, SHOWN = 64, 256  # the demo model's pictures, in pixels: as drawn, and enlarged to be looked at
 PICTURES = 8
+SMALL = {"width": SIDE, "height": SIDE, "batch_size": PICTURES}
 STYLES = ("shaded", "retro", "flat", "modern", "inked", "glossy", "woodcut", "simple", "cartoon")
 *_FIRST, _LAST = (f"**{style}**" for style in STYLES)
 STYLES_LISTED = f"{', '.join(_FIRST)} and {_LAST}"

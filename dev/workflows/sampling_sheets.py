@@ -26,8 +26,7 @@ def demo_sample_student() -> Sheet:
     sheet.column("Prompt")
     prompt = parts.prompt(sheet, clip, parts.SUBJECT)
     sheet.group("Draw in 4 steps")
-    size = {"width": parts.SIDE, "height": parts.SIDE, "batch_size": parts.PICTURES}
-    latent = sheet.add("SiDGenerate", model=model, positive=prompt, **size)
+    latent = sheet.add("SiDGenerate", model=model, positive=prompt, **parts.SMALL)
     sheet.column("Pictures", width=500)
     parts.small_pictures(sheet, latent["latent"], vae, "sid/student")
     return sheet
@@ -53,7 +52,7 @@ def demo_sample_student_stock() -> Sheet:
     sampler = sheet.add("SiDSampler")["sampler"]
     sigmas = sheet.add("SiDScheduler", model=model)["sigmas"]
     sheet.column("Sample")
-    noise, empty = _noise(sheet), _latents(sheet, parts.PICTURES)
+    noise, empty = _noise(sheet), _latents(sheet)
     sampled = sheet.add(
         "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=empty
     )
@@ -90,7 +89,7 @@ def demo_teacher() -> Sheet:
     sampler = sheet.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
     sigmas = sheet.add("BasicScheduler", model=model, scheduler="karras", steps=20)["SIGMAS"]
     sheet.column("Sample three times")
-    shared = {"noise": noise, "sampler": sampler, "sigmas": sigmas, "latent_image": _latents(sheet, parts.PICTURES)}
+    shared = {"noise": noise, "sampler": sampler, "sigmas": sigmas, "latent_image": _latents(sheet)}
     guiders = {"LSG": lsg, "Zero-CFG": zero, "Anti-CFG": anti}
     sampled = {
         title: sheet.add("SamplerCustomAdvanced", title, guider=guider["guider"], **shared)["output"]
@@ -137,5 +136,5 @@ def _noise(sheet: Sheet, control: str = "randomize", **settings: int) -> Output:
     return sheet.add("RandomNoise", control=control, **settings)["NOISE"]
 
 
-def _latents(sheet: Sheet, count: int) -> Output:
-    return sheet.add("EmptyLatentImage", width=parts.SIDE, height=parts.SIDE, batch_size=count)["LATENT"]
+def _latents(sheet: Sheet) -> Output:
+    return sheet.add("EmptyLatentImage", **parts.SMALL)["LATENT"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...sid_core.files.atomic import replacing
 from ...sid_core.files.checkpoint import Changes
-from ...sid_core.files.replaced import TEACHER_PREVIEW
+from ...sid_core.files.replaced import TEACHER_PREVIEW, preview_name
 from ...sid_core.files.run_folder import RunFolder
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.distill import Bucket, StepResult, distill, is_adversarial
@@ -328,7 +328,7 @@ class Training:
         if show is not None:
             rows = self._previewed()
             sampled = {f"{n} step{'s' * (n > 1)}": self._sample(rows, n) for n in shown_steps(steps)}
-            self._show(show, sampled, f"preview_{iteration:07}.png")
+            self._show(show, sampled, preview_name(iteration))
 
     def _show_teacher(self, show: Show) -> None:
         """The teacher's pictures of what previews show of the student, once for a run."""

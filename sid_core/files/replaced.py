@@ -24,7 +24,12 @@ OWN = (
     r"|best\.safetensors|teacher_features\.safetensors"
 )
 TEACHER_PREVIEW = "teacher.png"
-OWN_PREVIEW = r"preview_\d+\.png|teacher\.png"
+OWN_PREVIEW = rf"preview_\d+\.png|{re.escape(TEACHER_PREVIEW)}"
+
+
+def preview_name(iteration: int) -> str:
+    """Of the picture of that iteration, in the run's folder of previews."""
+    return f"preview_{iteration:07}.png"
 
 
 def numbered(folder: Path) -> dict[int, Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .metric_curves import MetricCurves, thinned
 from .own_files import is_own_file, is_own_folder
-from .replaced import METRICS, PREVIEWS, TEACHER_PREVIEW
+from .replaced import METRICS, PREVIEWS, TEACHER_PREVIEW, preview_name
 from .run_description import NAME, read_description
 from .run_folder import ENDED_EARLY, LOCK
 from .run_lock import is_locked
@@ -53,7 +53,7 @@ class RunView:
     def preview(self, which: str) -> Path | None:
         """The picture of an iteration or of the teacher; None where there is none."""
         folder = self.folder / PREVIEWS
-        name = TEACHER_PREVIEW if which == TEACHER else f"preview_{int(which):07}.png"
+        name = TEACHER_PREVIEW if which == TEACHER else preview_name(int(which))
         return folder / name if is_own_folder(folder) and is_own_file(folder / name) else None
 
     def _previews(self) -> list[int]:
