@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 METHOD = {"sid_core/method"}
 WORDS = {"sid_core/words"}
-CORE = METHOD | WORDS | {"sid_core/files", "sid_core/data", "sid_core/training"}
+CORE = METHOD | WORDS | {"sid_core/files", "sid_core/data", "sid_core/training", "sid_core/convert"}
 SHARED = CORE | {"nodes/host", "nodes/pictures"}
 ROOMS = {
     "sid_core/method": set(),
@@ -25,6 +25,7 @@ ROOMS = {
     "sid_core/files": METHOD | WORDS,
     "sid_core/data": METHOD | WORDS | {"sid_core/files"},
     "sid_core/training": METHOD | WORDS | {"sid_core/files", "sid_core/data"},
+    "sid_core/convert": WORDS | {"sid_core/files"},
     "sid_core/headless": WORDS,
     "sid_core/__main__": WORDS | {"sid_core/headless"},
     "nodes/pictures": set(),
