@@ -17,7 +17,8 @@ class UnusableError(Exception):
 
     def about(self, name: str) -> ForeignFileError:
         """The error for the user. name: of the file, without its folder."""
-        return ForeignFileError(printable(f"{self.advice.format(name=name)}: {self.why}."))
+        said = f"{self.advice.format(name=name)}: {self.why}."
+        return ForeignFileError(printable(" ".join(said.split())))
 
 
 def damaged(why: str) -> UnusableError:

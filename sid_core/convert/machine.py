@@ -43,9 +43,10 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        step, byte = self.budget.step, self.reader.byte
         while True:
-            self.budget.step()
-            code = self.reader.number(1)
+            step()
+            code = byte()
             if code == STOP:
                 return self.pop()
             operation = OPERATIONS.get(code)
@@ -225,7 +226,7 @@ class Machine:
         self.push(self._refer(identity))
 
     def protocol(self) -> None:
-        if (found := self.reader.number(1)) > NEWEST_PROTOCOL:
+        if (found := self.reader.byte()) > NEWEST_PROTOCOL:
             raise damaged(f"it says that it is a pickle of protocol {found}, and the newest is {NEWEST_PROTOCOL}")
 
     def frame(self) -> None:
@@ -276,10 +277,10 @@ def _buffers(m: Machine) -> None:
 _BY_NAME: dict[str, Callable[[Machine], None]] = {
     "INT": lambda m: m.written_number("", _whole_or_truth),
     "BININT": lambda m: m.push(m.reader.number(4, signed=True)),
-    "BININT1": lambda m: m.push(m.reader.number(1)),
+    "BININT1": lambda m: m.push(m.reader.byte()),
     "BININT2": lambda m: m.push(m.reader.number(2)),
     "LONG": lambda m: m.written_number("L", int),
-    "LONG1": lambda m: m.long_number(m.reader.number(1)),
+    "LONG1": lambda m: m.long_number(m.reader.byte()),
     "LONG4": lambda m: m.long_number(m.reader.number(4, signed=True)),
     "STRING": lambda m: m.quoted_text(),
     "BINSTRING": lambda m: m.old_text(sized(4, signed=True)(m)),
@@ -320,10 +321,10 @@ _BY_NAME: dict[str, Callable[[Machine], None]] = {
     "MARK": lambda m: m.mark(),
     "POP_MARK": lambda m: m.since_mark(),
     "GET": lambda m: m.recall(_written_place(m)),
-    "BINGET": lambda m: m.recall(m.reader.number(1)),
+    "BINGET": lambda m: m.recall(m.reader.byte()),
     "LONG_BINGET": lambda m: m.recall(m.reader.number(4)),
     "PUT": lambda m: m.keep(_written_place(m)),
-    "BINPUT": lambda m: m.keep(m.reader.number(1)),
+    "BINPUT": lambda m: m.keep(m.reader.byte()),
     "LONG_BINPUT": lambda m: m.keep(m.reader.number(4)),
     "MEMOIZE": lambda m: m.keep(len(m.memo)),
     "EXT1": _registered,

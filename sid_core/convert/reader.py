@@ -21,6 +21,13 @@ class Reader:
         self.position += count
         return self.view[self.position - count : self.position]
 
+    def byte(self) -> int:
+        """The next one as a number."""
+        if self.position >= len(self.view):
+            raise damaged("it ends in the middle")
+        self.position += 1
+        return self.view[self.position - 1]
+
     def number(self, width: int, signed: bool = False) -> int:
         """A whole number of so many bytes, the least first."""
         return int.from_bytes(self.take(width), "little", signed=signed)

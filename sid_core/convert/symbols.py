@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from .budget import Budget
-from .errors import damaged
+from .errors import UnusableError, damaged
 from .machine import as_key
 from .values import KINDS, STORAGES, Global, LongText, Record, Storage, View
 
+STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
 PIECE = 1 << 20  # bytes of a text
 # Where tensors of a class of their own are told by their attributes, these are plain ones.
 PLAIN_TENSORS = {
@@ -122,9 +123,12 @@ class Calls:
         if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
             raise TypeError
         if len(others) > 2 and others[2]:
-            raise damaged("its tensors are to be conjugated or negated when they are read, as no network's are")
+            raise UnusableError("its numbers are to be conjugated or negated when they are read")
+        kind = kind or storage.kind
+        if kind is None:
+            raise TypeError
         self._budget.take(4 * 64)
-        return View(storage, kind or storage.kind, offset, size, stride)
+        return View(storage, kind, offset, size, stride)
 
     def _tensor_of_kind(
         self,
@@ -139,7 +143,7 @@ class Calls:
     ) -> View:
         known = KINDS.get(kind.name) if isinstance(kind, Global) and kind.module == "torch" else None
         if known is None:
-            raise damaged(f"its tensors are of a kind that isn't known here ({str(kind)[:100]})")
+            raise _unknown_kind(kind)
         return self._tensor(storage, offset, size, stride, trained, hooks, *others, kind=known)
 
     def _parameter(self, data: Any, *others: Any) -> Any:
@@ -151,10 +155,15 @@ class Calls:
         return self(rebuild, arguments)
 
 
-def storage_kind(named: Any) -> torch.dtype:
-    """The kind of numbers in a storage of this class. Raises UnusableError for others than those of plain tensors."""
-    if isinstance(named, Global) and named.module in ("torch", "torch.storage", "torch.cuda"):
-        kind = STORAGES.get(named.name)
-        if kind is not None:
-            return kind
-    raise damaged(f"its numbers are of a kind that isn't known here ({str(named)[:100]})")
+def storage_kind(named: Any) -> torch.dtype | None:
+    """The kind of numbers in a storage of this class; None where its tensors say it.
+
+    Raises UnusableError for others than those of plain tensors.
+    """
+    if isinstance(named, Global) and named.module in STORAGE_MODULES and named.name in STORAGES:
+        return STORAGES[named.name]
+    raise _unknown_kind(named)
+
+
+def _unknown_kind(named: Any) -> UnusableError:
+    return UnusableError(f"its numbers are of a kind that isn't read here ({str(named)[:100]})")

@@ -13,7 +13,7 @@ from .errors import UnusableError, damaged
 from .machine import Machine
 from .reader import Reader
 from .symbols import Calls, storage_kind
-from .values import Global, Storage
+from .values import Storage
 from .zip_entries import LOCAL, Entry, check, entries
 
 LEGACY = 0x1950A86A20F9469CFC6C  # the number that files of before 1.6 begin with
@@ -37,7 +37,7 @@ def read_content(view: memoryview, budget: Budget, release: Callable[[], None], 
     if value == LEGACY and type(value) is int:
         return _Legacy(reader, budget).read()
     if is_within:
-        raise damaged("a tensor in it is in no form that PyTorch writes")
+        raise damaged("it has numbers of a tensor in a form that PyTorch doesn't write")
     return value
 
 
@@ -48,7 +48,7 @@ class _Zipped:
         self._budget = budget
         self._release = release
         self._entries = entries(view, budget)
-        self._storages: dict[tuple[torch.dtype, str], Storage] = {}
+        self._storages: dict[tuple[torch.dtype | None, str], Storage] = {}
         self._checked: set[str] = set()
         # torch.serialization.set_crc32_options(False) leaves all of them out.
         self._has_sums = any(entry.crc for entry in self._entries.values())
@@ -126,7 +126,7 @@ class _Legacy:
         storage.data = self._reader.take(storage.nbytes)
 
 
-def _described(identity: Any) -> tuple[torch.dtype, str, int]:
+def _described(identity: Any) -> tuple[torch.dtype | None, str, int]:
     """Kind, key and count of the storage that a pickle refers to: ('storage', class, key, device, count)."""
     if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6 or identity[0] != "storage":
         raise damaged("it refers to something else than the numbers of tensors")
@@ -135,4 +135,4 @@ def _described(identity: Any) -> tuple[torch.dtype, str, int]:
         raise UnusableError("it is of a PyTorch before 0.4, whose storages are views of each other")
     if not isinstance(key, str) or type(count) is not int or count < 0:
         raise damaged("it refers to numbers by what is no name or count")
-    return storage_kind(kind if isinstance(kind, Global) else None), key, count
+    return storage_kind(kind), key, count

@@ -27,11 +27,17 @@ STORAGES = {
     "BoolStorage": torch.bool,
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
-    "UntypedStorage": torch.uint8,
+    "UntypedStorage": None,  # its tensors say of what kind they are
 }
 # Those of the storages, and the newer ones, which have none of their own and which an older PyTorch may lack.
 _NEWER = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
-_NAMES = (*(str(kind).removeprefix("torch.") for kind in STORAGES.values()), *_NEWER, "uint16", "uint32", "uint64")
+_NAMES = (
+    *(str(kind).removeprefix("torch.") for kind in STORAGES.values() if kind),
+    *_NEWER,
+    "uint16",
+    "uint32",
+    "uint64",
+)
 KINDS = {name: getattr(torch, name) for name in _NAMES if hasattr(torch, name)}
 
 
@@ -80,7 +86,7 @@ class Storage:
 
     __slots__ = ("kind", "count", "data", "_bytes")
 
-    def __init__(self, kind: torch.dtype, count: int, data: memoryview | None = None):
+    def __init__(self, kind: torch.dtype | None, count: int, data: memoryview | None = None):
         self.kind = kind
         self.count = count
         self.data = data
@@ -88,7 +94,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        return self.count * self.kind.itemsize
+        return self.count * (self.kind.itemsize if self.kind else 1)
 
     def numbers(self, kind: torch.dtype) -> Tensor:
         """All of it as a 1-D tensor, which shares the file's memory; it need not be aligned."""
