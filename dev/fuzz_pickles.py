@@ -32,7 +32,6 @@ from sid_core.words import printable  # noqa: E402
 
 LONGEST = 5_000  # bytes of the files that are begun with
 SLOWEST = 10  # seconds of the processor
-BASE = 64 << 20
 NUMBERS = [
     0,
     1,

@@ -123,6 +123,7 @@ def zips() -> dict[str, Case]:
         "a kind that isn't a storage": identity(name("os", "system")),
         "a quantized kind": identity(name("torch", "QInt8Storage")),
         "a wider kind": identity(name("torch", "DoubleStorage")),
+        "a kind of odd letters": identity(text("torch") + text("Float\n\0Storage") + b"\x93"),
         "a kind that is a text": identity(text("FloatStorage")),
         "a view of another": identity(FLOATS, text("0"), number(6), several(text("1"), number(0), number(6))),
         "a module": several(text("module"), name("os", "system"), text("a.py"), text("import os")) + b"Q",

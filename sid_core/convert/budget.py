@@ -2,10 +2,10 @@
 
 from .errors import UnusableError
 
-# SD1.5's network in a pickle takes 140,000 operations and 17 MB; others have ten times its parts at most.
-BASE = 48 << 20  # bytes, besides as many as the file has
+# SD1.5's whole network in a pickle takes 140,000 operations and 21 MB of these, whatever its width.
+BASE = 64 << 20  # bytes, besides as many as the file has
 OPERATIONS = 10_000_000
-ITEM = 64  # bytes: about what an operation leaves behind, an object and the places that refer to it
+ITEM = 96  # bytes: what an operation leaves behind at most, an object and the places that refer to it
 
 
 class Budget:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from .budget import Budget
+from .budget import ITEM, Budget
 from .errors import damaged
 from .reader import Reader, decoded
 from .values import Global, LongText, Record
@@ -90,7 +90,7 @@ class Machine:
     def keep(self, place: int) -> None:
         if place < 0:
             raise damaged("it keeps a value at a place below the first")
-        self.budget.take(2 * 64)
+        self.budget.take(2 * ITEM)
         self.memo[place] = self.top()
 
     def recall(self, place: int) -> None:
@@ -117,7 +117,7 @@ class Machine:
                 raise damaged("it has a text that is none") from error
 
     def long(self, view: memoryview, decoder: Any) -> None:
-        self.budget.take(4 * 64)
+        self.budget.take(3 * ITEM)
         self.push(LongText(view, decoder))
 
     def old_text(self, view: memoryview) -> None:
@@ -137,7 +137,7 @@ class Machine:
         self.old_text(line[1:-1])
 
     def binary(self, view: memoryview) -> None:
-        self.budget.take(4 * 64)
+        self.budget.take(3 * ITEM)
         self.push(view)
 
     def long_number(self, count: int) -> None:
@@ -190,7 +190,7 @@ class Machine:
     def call(self, called: Any, arguments: Any) -> None:
         if not isinstance(arguments, tuple):
             raise damaged("it calls something without a tuple of arguments")
-        self.budget.take(2 * 64)
+        self.budget.take(2 * ITEM)
         self.push(self._call(called, arguments))
 
     def call_marked(self, called: Any = None) -> None:
@@ -222,7 +222,7 @@ class Machine:
     def refer(self, identity: Any) -> None:
         if self._refer is None:
             raise damaged("it refers to what another file or program has")
-        self.budget.take(2 * 64)
+        self.budget.take(2 * ITEM)
         self.push(self._refer(identity))
 
     def protocol(self) -> None:

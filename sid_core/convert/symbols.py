@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .budget import Budget
+from .budget import ITEM, Budget
 from .errors import UnusableError, damaged
 from .machine import as_key
 from .values import KINDS, STORAGES, Global, LongText, Record, Storage, View
@@ -91,7 +91,7 @@ class Calls:
         try:
             if isinstance(text, LongText):
                 return self._encoded_long(text)
-            self._budget.take(len(text) + 4 * 64)
+            self._budget.take(len(text) + 3 * ITEM)
             return memoryview(bytearray(text, "latin-1"))
         except UnicodeError as error:
             raise damaged("it has bytes that are none") from error
@@ -112,7 +112,7 @@ class Calls:
         if not isinstance(content, memoryview):
             raise TypeError
         if id(content) not in self._within:
-            self._budget.take(2 * 64)
+            self._budget.take(2 * ITEM)
             self._within[id(content)] = content, self._load(content)
         return self._within[id(content)][1]
 
@@ -127,7 +127,7 @@ class Calls:
         kind = kind or storage.kind
         if kind is None:
             raise TypeError
-        self._budget.take(4 * 64)
+        self._budget.take(3 * ITEM)
         return View(storage, kind, offset, size, stride)
 
     def _tensor_of_kind(

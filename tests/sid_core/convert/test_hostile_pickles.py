@@ -17,7 +17,7 @@ from pickle_parts import NETWORK
 
 ROOT = Path(__file__).resolve().parents[3]
 CASES = hostile_pickles.CASES | hostile_containers.CASES
-BASE = 64 << 20  # bytes that reading may take besides twice the file
+BASE = 80 << 20  # bytes that reading may take besides twice the file
 DO = "Copy or download|Use another file than|Unpack|Download|Choose|Save"
 ERROR = re.compile(rf"({DO}) [^\n]*file[^\n]*: its? [^\n]*\.")
 CHILD = """
@@ -28,11 +28,12 @@ import pickle
 from sid_core.convert.errors import ForeignFileError
 from sid_core.convert.pickles import read_pickle
 from sid_core.words import printable
-try:
-    from resource import RUSAGE_SELF, getrusage
-    peak = lambda: getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-except ImportError:  # Windows
-    peak = lambda: 0
+
+def peak():
+    # Of this process alone: what the resource module tells begins with what its parent had.
+    if sys.platform != "linux":
+        return 0
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 events = None
 
@@ -58,9 +59,10 @@ printable("\\0")
 base = peak()
 for line in sys.stdin:
     name, size = json.loads(line)
-    with open("cases", "rb") as cases:
-        cases.seek(name[0]); content = cases.read(size)
-    path.write_bytes(content)
+    with open("cases", "rb") as cases, path.open("wb") as file:
+        cases.seek(name[0])
+        for start in range(0, size, 1 << 20):
+            file.write(cases.read(min(1 << 20, size - start)))
     said = tensors = None
     events = seen = []
     try:
