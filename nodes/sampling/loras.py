@@ -6,11 +6,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...sid_core.convert.lora import ALPHA, DOWN, UP, preferred_names
 from ...sid_core.training.adapters import LoRASet
 from .attached import NETWORK
-
-KOHYA = "lora_unet_"
-DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
 
 def lora_tensors(model: ModelPatcher, adapters: LoRASet) -> dict[str, Tensor]:
@@ -49,16 +47,7 @@ def lora_names(model: ModelPatcher) -> dict[str, str]:
 
     Weights without such a name have ComfyUI's own, which is the weight's.
     """
-    original = isinstance(model.model, comfy.model_base.SDXL)
-    names: dict[str, str] = {}
-    for name, key in comfy.lora.model_lora_keys_unet(model.model, {}).items():
-        if not isinstance(key, str):
-            continue  # a part of a weight, as other tools split it
-        weight = key.removesuffix(".weight")
-        if name == weight:
-            names.setdefault(key, name)
-        elif name.startswith(KOHYA):
-            by_original = name == KOHYA + weight.removeprefix(NETWORK).replace(".", "_")
-            if not names.get(key, "").startswith(KOHYA) or by_original == original:
-                names[key] = name
-    return names
+    keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    # What is not a text is a part of a weight, as other tools split it.
+    whole = ((name, key) for name, key in keys.items() if isinstance(key, str))
+    return preferred_names(whole, by_original=isinstance(model.model, comfy.model_base.SDXL))

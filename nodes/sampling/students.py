@@ -18,6 +18,7 @@ from ..host.node import Node
 from ..host.search import found_by
 from ..host.weights import patched_weights
 from .attached import as_student, attached_lora, student_info, with_lora
+from .foreign import is_foreign, load_foreign
 from .save_names import expanded, numbered_names, place
 from .student_check import is_lora, require_lora, require_network
 from .student_list import LORA, WHOLE, find_student, students
@@ -40,6 +41,8 @@ def student_tensors(model: ModelPatcher, dtype: torch.dtype, merge: bool) -> tup
 
 def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
     """The student at `path` on its base MODEL. Raises ValueError for anything that is not a whole student of it."""
+    if is_foreign(path):
+        return load_foreign(model, path)
     tensors, metadata = read_tensors(path)
     info = StudentInfo.from_metadata(metadata, path.name)
     base = signature_of(model)

@@ -1,4 +1,4 @@
-"""The command line: run an API-format graph in a ComfyUI and show its progress."""
+"""The command line: run an API-format graph in a ComfyUI and show its progress, or convert a student."""
 
 import argparse
 import contextlib
@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from . import HeadlessError
+from . import HeadlessError, converting
 from .client import INTERRUPT_GRACE_S, Run
 from .console import Console, open_outputs
 from .graph import read_graph
@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     output, errors = open_outputs()
     try:
         options = parse(arguments)
+        if options.run is converting.convert:  # writes a file, whole or not at all, so that it can end anywhere
+            with Console(output) as console:
+                return converting.convert(options, console)
         with Interrupts().noted() as interrupts:
             return run(options, Console(output), interrupts)
     except HeadlessError as error:
@@ -68,8 +71,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of models, input, output and custom_nodes to use",
     )
+    command.set_defaults(run=run)
+    converting.add_to(commands)
     options = parser.parse_args(arguments)
-    if options.server and (options.output_directory or options.base_directory):
+    if options.run is run and options.server and (options.output_directory or options.base_directory):
         command.error("--output-directory and --base-directory are for a ComfyUI started here, not for --server")
     return options
 

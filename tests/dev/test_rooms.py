@@ -26,7 +26,7 @@ ROOMS = {
     "sid_core/data": METHOD | WORDS | {"sid_core/files"},
     "sid_core/training": METHOD | WORDS | {"sid_core/files", "sid_core/data"},
     "sid_core/convert": WORDS | {"sid_core/files"},
-    "sid_core/headless": WORDS,
+    "sid_core/headless": WORDS | {"sid_core/convert"},
     "sid_core/__main__": WORDS | {"sid_core/headless"},
     "nodes/pictures": set(),
     "nodes/host": CORE,
