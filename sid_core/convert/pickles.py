@@ -5,7 +5,7 @@ out of which the tensors are gathered. They stay in the mapped file, whatever it
 """
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ class ForeignState:
     class_name: of a whole network, 'diffusers.models.….UNet2DConditionModel', else None. It is never imported.
     config: plain values of a diffusers network's settings.
     others: roots that were in the file besides, with tensors, and were not taken.
+    release: lets go of the memory of what was read, which is read again when it is used.
     """
 
     tensors: Mapping[str, Tensor]
@@ -38,6 +39,7 @@ class ForeignState:
     class_name: str | None
     config: dict[str, Any]
     others: tuple[str, ...]
+    release: Callable[[], None]
 
 
 def read_pickle(path: Path) -> ForeignState:
@@ -60,7 +62,10 @@ def read_pickle(path: Path) -> ForeignState:
         found = find_network(content, len(mapped), budget)
     except UnusableError as error:
         raise error.about(path.name) from error
-    return ForeignState(MappingProxyType(found.tensors), found.root, found.class_name, found.config, found.others)
+    tensors = MappingProxyType(found.tensors)
+    return ForeignState(
+        tensors, found.root, found.class_name, found.config, found.others, lambda: _release(mapped)
+    )
 
 
 def _release(mapped: mmap.mmap) -> None:

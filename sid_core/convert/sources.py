@@ -1,6 +1,6 @@
 """What a user has of a student: one file of any kind, its shards, or a folder of diffusers' or peft's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ LORAS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapt
 class Store(Mapping[str, Tensor]):
     """Tensors by name, of one file or several, read when asked for."""
 
-    def __init__(self, files: Mapping[str, Mapping[str, Tensor]]):
-        """files: for each name, what holds it."""
+    def __init__(self, files: Mapping[str, Mapping[str, Tensor]], release: Callable[[], None] = lambda: None):
+        """files: for each name, what holds it. release: gives back the memory of what was read of a mapped file."""
         self._files = files
+        self._release = release
 
     def __getitem__(self, name: str) -> Tensor:
         return self._files[name][name]
@@ -50,6 +51,7 @@ class Store(Mapping[str, Tensor]):
         file = self._files[name]
         if isinstance(file, TensorFile | Store):
             return file.rows(name, start, stop)
+        self._release()
         tensor = file[name]
         return tensor[start:stop] if tensor.ndim else tensor.reshape(1)
 
@@ -95,7 +97,7 @@ def _single(path: Path) -> Source:
     state = read_pickle(path)
     what = f"a {kind} of {state.class_name.rpartition('.')[2]}" if state.class_name else f"a {kind}"
     under = f", its {state.root}" * bool(state.root)
-    tensors = Store(dict.fromkeys(state.tensors, state.tensors))
+    tensors = Store(dict.fromkeys(state.tensors, state.tensors), state.release)
     return Source(path, what + under, tensors, state.config or _config(path.parent), {}, state.others)
 
 
