@@ -98,11 +98,14 @@ async function read(name) {
 }
 
 function asStudent(metadata) {
+  if (!Object.keys(metadata).some((key) => key.startsWith("sid."))) {
+    return { unknown: "a file of others: whether it is a student, and its steps, are known when it runs" }
+  }
   try {
     const [steps, t_init, noise_mode] = ["steps", "t_init", "noise_mode"].map((key) => JSON.parse(metadata[`sid.${key}`]))
     if (Number.isInteger(steps) && steps > 0 && t_init > 0) return { steps, t_init, noise_mode: String(noise_mode) }
   } catch {
     // Said below.
   }
-  return { trouble: "Choose a file that SiD Save Student has written: this one is none." }
+  return { trouble: "Save the student anew: its file does not say how it is to be run." }
 }

@@ -8,9 +8,9 @@ from ...sid_core.convert.facts import Facts
 from ...sid_core.convert.sources import open_source
 from ...sid_core.convert.students import student_of
 from ...sid_core.convert.tensor_file import TensorFile
-from ...sid_core.convert.what import SAFETENSORS, kind_of
+from ...sid_core.convert.what import PICKLES, SAFETENSORS, kind_of
 from ...sid_core.files.student import PREFIX
-from ...sid_core.files.tensors import is_finite
+from ...sid_core.files.tensors import LONGEST, is_finite
 from ...sid_core.words import log
 from ..host import say
 from ..host.architectures import architecture_of
@@ -19,8 +19,15 @@ from .student_check import require_network
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether it is of another tool, or broken, so that it says nothing of itself as a student of this pack does."""
-    return kind_of(path) != SAFETENSORS or not any(key.startswith(PREFIX) for key in TensorFile(path).metadata)
+    """Whether it is of another tool: one that says nothing of itself as a student of this pack does. A broken file isn't."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    if (kind := kind_of(path)) != SAFETENSORS:
+        return kind in PICKLES
+    with path.open("rb") as file:
+        if int.from_bytes(file.read(8), "little") > LONGEST:
+            return False
+    return not any(key.startswith(PREFIX) for key in TensorFile(path).metadata)
 
 
 def load_foreign(model: ModelPatcher, path: Path) -> ModelPatcher:

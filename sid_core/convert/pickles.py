@@ -63,9 +63,7 @@ def read_pickle(path: Path) -> ForeignState:
     except UnusableError as error:
         raise error.about(path.name) from error
     tensors = MappingProxyType(found.tensors)
-    return ForeignState(
-        tensors, found.root, found.class_name, found.config, found.others, lambda: _release(mapped)
-    )
+    return ForeignState(tensors, found.root, found.class_name, found.config, found.others, lambda: _release(mapped))
 
 
 def _release(mapped: mmap.mmap) -> None:

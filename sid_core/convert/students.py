@@ -128,6 +128,11 @@ def _require_known(source: Source, names: Mapping[str, str]) -> None:
 
 
 def _require_all(found: Mapping[str, object], architecture: Architecture, source: Source) -> None:
+    if not found:
+        raise ForeignFileError(
+            f"Choose a student of this base, or its base: {source.place.name} has none of the weights of "
+            f"{architecture.kind}. Ordinary checkpoints and LoRAs go into ComfyUI's own loaders."
+        )
     if lacking := [name for name in architecture.shapes if name not in found]:
         shown = ", ".join(lacking[:NAMED])
         raise ForeignFileError(

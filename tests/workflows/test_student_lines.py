@@ -71,9 +71,11 @@ def test_the_students_own_steps_are_told_and_a_contradiction_is_marked(editor, s
         ]
 
 
-def test_a_file_that_is_no_student_is_said_to_be_none(editor, student):
+def test_a_file_of_others_is_said_to_be_known_when_it_runs(editor, student):
     editor.page.evaluate(BUILD, {"file": "ordinary.safetensors", "steps": 4, "cfg": 1, "kind": "SiDLoadStudent"})
-    assert lines(editor) == ["⚠ Choose a file that SiD Save Student has written: this one is none."]
+    assert lines(editor) == [
+        "a file of others: whether it is a student, and its steps, are known when it runs",
+    ]
 
 
 def test_a_student_on_its_way_is_known_by_the_node_that_trains_it(editor):

