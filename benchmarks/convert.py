@@ -2,8 +2,8 @@
 
     python benchmarks/convert.py --comfyui PATH [--gigabytes 3.4] [--pickle] [--folder DIR]
 
-The file is SD1.5's network by diffusers' names and in float32, which has 3.4 GB; a smaller one has layers of fewer input
-channels. It is converted by the pack's own functions in a process that does nothing else; ComfyUI's
+The file is SD1.5's network by diffusers' names and in float32, which has 3.4 GB; a smaller one has layers of fewer
+input channels. It is converted by the pack's own functions in a process that does nothing else; ComfyUI's
 names are asked for by a process of its own, as the command does. `--pickle` has it as torch.save writes it.
 """
 
@@ -107,9 +107,7 @@ def measure(path: Path, comfyui: Path) -> None:
     seconds, above = time.monotonic() - begun, memory("VmHWM") - before
     largest = max(weight.nbytes for weight in weights.values())
     print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}")
-    print(
-        "| form | file, MB | names, s | convert and check, s | MB/s | peak above start, MB | largest tensor, MB | ratio |"
-    )
+    print("| form | file, MB | names, s | convert and check, s | MB/s | peak above start, MB | largest, MB | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     print(
         f"| {source.kind} | {written.nbytes / 1e6:,.0f} | {asked:.0f} | {seconds:.0f} | "

@@ -19,7 +19,7 @@ from .student_check import require_network
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether it is of another tool: one that says nothing of itself as a student of this pack does. A broken file isn't."""
+    """Whether it is of another tool: a whole file that says nothing of itself as a student of this pack does."""
     if not path.is_file():  # a pipe would be waited for
         return False
     if (kind := kind_of(path)) != SAFETENSORS:

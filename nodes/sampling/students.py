@@ -142,8 +142,8 @@ class SiDLoadStudent(Node):
                 io.Combo.Input(
                     "student",
                     options=students(),
-                    tooltip=f"A file that SiD Save Student wrote, in models or output, {LORA} or {WHOLE}. Press R to "
-                    "refresh the list.",
+                    tooltip="A file that SiD Save Student wrote, or a student of others, in models or output, "
+                    f"{LORA} or {WHOLE}. Press R to refresh the list.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],

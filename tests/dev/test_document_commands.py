@@ -43,6 +43,8 @@ def check_headless(arguments: list[str]) -> None:
     if arguments == ["run"]:  # what the command is called
         return
     options = parse(arguments)
+    if arguments[0] == "convert":  # its files are a user's own
+        return
     file = API / options.graph.name
     graph = read_graph(API / "demo_distil.json" if options.graph.name == "my_graph.json" else file)
     for setting in options.set:
