@@ -30,6 +30,7 @@ OF_A_RUN = {
 }
 TWINS = {
     "sdxl_sample_student": "demo_sample_student",
+    "sdxl_second_pass": "demo_sample_student",
     "sdxl_distil_lora": "demo_distil",
     "sd15_distil_images": "demo_distil_best",
     "sdxl_cleanstyle": "demo_cleanstyle",

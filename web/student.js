@@ -17,6 +17,7 @@ app.registerExtension({
 })
 
 function linesOf(node) {
+  if (widgetOf(node, "own_times")?.value?.trim()) return [{ text: "runs at own_times", kind: "quiet" }]
   const { found, complete } = upModel(node, (other) => other.type in WHO)
   const student = found && WHO[found.type](found)
   if (student?.steps) return [{ text: inWords(student), kind: "said" }, ...contradictions(node, student)]

@@ -12,6 +12,7 @@ TITLES = {
     "demo_teacher": f"06 SiD guidance of the teacher - {_DEMO}",
     "demo_sample_student_stock": f"07 SiD few-step with stock nodes - {_DEMO}",
     "demo_cleanstyle_student": f"08 CleanStyle in 4 steps - {_DEMO}",
+    "demo_change_picture": f"09 SiD img2img and inpainting - {_DEMO}",
     "sdxl_sample_student": "11 SiD few-step pictures - SDXL",
     "sdxl_distil_lora": "12 SiD distillation into a LoRA - SDXL",
     "sd15_distil_images": "13 SiD distillation with real pictures - SD1.5",
@@ -21,5 +22,6 @@ TITLES = {
     "sd15_cleanstyle_styleshot": "17 CleanStyle with StyleShot - SD1.5",
     "sdxl_cleanstyle_ipadapter_plus": "18 CleanStyle with IPAdapter_plus - SDXL",
     "flux_cleanstyle_redux": "19 CleanStyle with Redux - FLUX",
+    "sdxl_second_pass": "20 SiD few-step pictures, larger by a second pass - SDXL",
 }
 """{name of the API file: title}"""

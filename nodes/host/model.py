@@ -54,7 +54,11 @@ def sampler_process(model_sampling: object) -> VE | Flow:
 def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
     """SIGMAS of an N-step student: (N+1,), descending, the last one 0."""
     process = process_of(model)
-    times = step_times(steps, process=process, t_init=t_init)
+    return sigmas_at(step_times(steps, process=process, t_init=t_init), process)
+
+
+def sigmas_at(times: Tensor, process: VP | Flow) -> Tensor:
+    """SIGMAS (N+1,) of N falling times of the process, and 0."""
     alpha, sigma = process.coefficients(times)
     ratio = sigma if isinstance(process, Flow) else sigma / alpha
     return torch.cat([ratio, ratio.new_zeros(1)]).float()

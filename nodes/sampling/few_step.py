@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import comfy.k_diffusion.sampling
 import comfy.sample
@@ -12,22 +13,34 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...sid_core.method.sampling import NOISE_MODES, few_step
+from ...sid_core.files.student import StudentInfo
+from ...sid_core.method.process import Process
+from ...sid_core.method.sampling import NOISE_MODES, few_step, noise_for_each, step_times
+from ...sid_core.method.schedules import METHODS, SID, method_times, own_times_of, times_to_change
 from ...sid_core.words import log
 from ..host import say
 from ..host.latents import cells, model_latent
-from ..host.model import sampler_process, sigmas_for
+from ..host.model import process_of, sampler_process, sigmas_at
 from ..host.node import Node
 from ..host.say import in_words
 from ..host.search import found_by
 from ..sampling.attached import student_info
 
 AUTO = "as trained"
+FOR_BATCH, FOR_EACH = NOISE_FOR = ("the batch", "each picture")
+MOST_SHOWN = 8  # times, on a node
 SIDE = "In pixels, a multiple of 8; of 16 for some models."
 
 
 def sample_few_step(
-    model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, noise_mode: str = AUTO
+    model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args=None,
+    callback=None,
+    disable=None,
+    noise_mode: str = AUTO,
+    noise_for: str = FOR_BATCH,
 ) -> Tensor:
     """The method's sampler in the host's form (k-diffusion): x is noised already, model(x, sigma) is clean."""
     if len(sigmas) < 2:  # where SplitSigmas leaves nothing to do, as the host's own samplers have it
@@ -38,7 +51,12 @@ def sample_few_step(
     if noise_mode == AUTO:
         info = student_info(guider.model_patcher)
         noise_mode = info.noise_mode if info else "fresh"
-    draw = comfy.k_diffusion.sampling.default_noise_sampler(x, seed=extra_args.get("seed"))
+    seed = extra_args.get("seed")
+    if noise_for == FOR_EACH:
+        next_noise = noise_for_each(model.noise, seed or 0)
+    else:
+        draw = comfy.k_diffusion.sampling.default_noise_sampler(x, seed=seed)
+        next_noise = partial(draw, None, None)
     step = iter(range(len(sigmas)))
 
     def predict(x_t: Tensor, sigma: Tensor) -> Tensor:
@@ -53,7 +71,7 @@ def sample_few_step(
         sigmas[:-1],
         process,
         mode=noise_mode,
-        next_noise=lambda: draw(None, None),
+        next_noise=next_noise,
         x_start=x,
         t_end=sigmas[-1] if sigmas[-1] > 0 else None,
     )
@@ -62,8 +80,8 @@ def sample_few_step(
 class FewStepSampler(comfy.samplers.KSAMPLER):
     """A SAMPLER that is `sample_few_step`."""
 
-    def __init__(self, noise_mode: str):
-        super().__init__(sample_few_step, {"noise_mode": noise_mode})
+    def __init__(self, noise_mode: str, noise_for: str = FOR_BATCH):
+        super().__init__(sample_few_step, {"noise_mode": noise_mode, "noise_for": noise_for})
 
     def sample(self, model_wrap, sigmas: Tensor, *args, **kwargs) -> Tensor:
         with in_words():  # on the node that samples
@@ -84,31 +102,59 @@ def check_sigmas(sigmas: Tensor) -> None:
         raise ValueError(f"{connect}, or take FlipSigmas out: they are {shown}; expected them to fall.")
 
 
-def schedule(model: ModelPatcher, steps: int, t_init: float) -> Tensor:
-    """SIGMAS for the asked steps and t_init, where 0 is what the student says. Warns where they contradict it.
+def schedule(
+    model: ModelPatcher, steps: int, t_init: float, *, denoise: float = 1.0, times: str = SID, own_times: str = ""
+) -> Tensor:
+    """SIGMAS for the asked steps and t_init, where 0 is what the student says; the node says what came of them.
 
-    Raises ValueError where steps is 0 and the MODEL is no student.
+    times: of another few-step method, which has no t_init. own_times: written by hand, in place of all these. denoise:
+    less than 1 to change a picture; 0 leaves it as it is. Raises ValueError where steps is 0 and the MODEL is no
+    student, and for times that this kind of model has not.
     """
-    info = student_info(model)
-    if steps == 0 and info is None:
+    process, info = process_of(model), student_info(model)
+    as_trained, warnings = "", []
+    if own_times.strip():
+        chosen = own_times_of(own_times, process)
+    elif times != SID:
+        chosen = method_times(times, steps, process)
+    elif info is None:
+        chosen = _times_of_any(steps, t_init, process)
+    else:
+        chosen = step_times(steps or info.steps, process=process, t_init=t_init or info.t_init)
+        as_trained = f"as trained: {info.steps} step{'s' * (info.steps > 1)} from t_init {info.t_init:g}"
+        warnings = _against(info, steps, t_init)
+    for warning in warnings:
+        log.warning("%s", warning)
+    kept = times_to_change(chosen, denoise)
+    said = [f"⚠ {warning}" for warning in warnings] + [f"denoise {denoise:g}: {_shown(kept)}"] * (denoise < 1)
+    # Also where there is nothing to warn of, for a text stays on a node until there is another.
+    say.on_node("\n".join(said) or as_trained or _shown(chosen))
+    return sigmas_at(kept, process) if len(kept) else torch.empty(0)
+
+
+def _times_of_any(steps: int, t_init: float, process: Process) -> Tensor:
+    """SiD's, for a model that doesn't say how it was trained."""
+    if steps == 0:
         raise ValueError(
             "Set steps to 1 or more, or connect a student (SiD Load Student, SiD Distill, SiD Demo Model): it is 0, as "
             "the student was trained, and this MODEL is no student."
         )
-    if info is not None:
-        asked = {"steps": (steps, info.steps), "t_init": (t_init, info.t_init)}
-        others = [
-            f"Set {name} to 0 or {trained:g}, as this student was trained: with {value:g} it may look worse."
-            for name, (value, trained) in asked.items()
-            if value not in (0, trained)
-        ]
-        for said in others:
-            log.warning("%s", said)
-        # Also where there is nothing to warn of, for a text stays on a node until there is another.
-        as_trained = f"as trained: {info.steps} step{'s' * (info.steps > 1)} from t_init {info.t_init:g}"
-        say.on_node("\n".join(f"⚠ {said}" for said in others) or as_trained)
-        steps, t_init = steps or info.steps, t_init or info.t_init
-    return sigmas_for(model, steps, t_init or None)
+    return step_times(steps, process=process, t_init=t_init or None)
+
+
+def _against(info: StudentInfo, steps: int, t_init: float) -> list[str]:
+    """What to say of numbers that contradict the student's own; 0 is none."""
+    asked = {"steps": (steps, info.steps), "t_init": (t_init, info.t_init)}
+    return [
+        f"Set {name} to 0 or {trained:g}, as this student was trained: with {value:g} it may look worse."
+        for name, (value, trained) in asked.items()
+        if value not in (0, trained)
+    ]
+
+
+def _shown(times: Tensor) -> str:
+    some = ", ".join(f"{float(time):.4g}" for time in times[:MOST_SHOWN])
+    return f"{len(times)} step{'s' * (len(times) != 1)}{' at ' * bool(some)}{some}{', …' * (len(times) > MOST_SHOWN)}"
 
 
 def _schedule_inputs() -> list[io.Input]:
@@ -142,6 +188,31 @@ def _noise_mode_input() -> io.Input:
     )
 
 
+def _noise_for_input() -> io.Input:
+    return io.Combo.Input(
+        "noise_for",
+        options=[*NOISE_FOR],
+        default=FOR_BATCH,
+        optional=True,
+        tooltip="How the new noise of 'fresh' is drawn. the batch: for all pictures at once and where the model is, as "
+        "ComfyUI's samplers do. each picture: its own, on the CPU, so that a picture is the same in a batch of any "
+        "size, on a GPU or not.",
+    )
+
+
+def _denoise_input() -> io.Input:
+    return io.Float.Input(
+        "denoise",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        tooltip="Less than 1 to change a picture, the less the lower: it begins at this share of the first time, and "
+        "goes on with those of the student's own times that are below.",
+    )
+
+
 class SiDScheduler(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -154,13 +225,29 @@ class SiDScheduler(Node):
             inputs=[
                 io.Model.Input("model", tooltip="The student, or any SD- or flow-type model."),
                 *_schedule_inputs(),
+                _denoise_input(),
+                io.Combo.Input(
+                    "times",
+                    options=[*METHODS],
+                    default=SID,
+                    optional=True,
+                    tooltip="Whose times. For files of other few-step methods, which don't say theirs: set steps to "
+                    "what the file's page says. They have no t_init.",
+                ),
+                io.String.Input(
+                    "own_times",
+                    default="",
+                    optional=True,
+                    tooltip="Times written by hand, in place of steps, t_init and times: 999, 749, 499, 249 for an SD "
+                    "model, or 1, 0.94, 0.83, 0.63 for a flow model.",
+                ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas")],
         )
 
     @classmethod
-    def execute(cls, model, steps, t_init):
-        return io.NodeOutput(schedule(model, steps, t_init))
+    def execute(cls, model, steps, t_init, denoise=1.0, times=SID, own_times=""):
+        return io.NodeOutput(schedule(model, steps, t_init, denoise=denoise, times=times, own_times=own_times))
 
 
 class SiDSampler(Node):
@@ -172,13 +259,13 @@ class SiDSampler(Node):
             display_name="SiD Sampler",
             category="SiD/sampling",
             description="The few-step sampler for SamplerCustom(Advanced), at CFG 1 with SiD Scheduler's sigmas.",
-            inputs=[_noise_mode_input()],
+            inputs=[_noise_mode_input(), _noise_for_input()],
             outputs=[io.Sampler.Output(display_name="sampler")],
         )
 
     @classmethod
-    def execute(cls, noise_mode):
-        return io.NodeOutput(FewStepSampler(noise_mode))
+    def execute(cls, noise_mode, noise_for=FOR_BATCH):
+        return io.NodeOutput(FewStepSampler(noise_mode, noise_for))
 
 
 class SiDGenerate(Node):
@@ -220,26 +307,53 @@ class SiDGenerate(Node):
                 io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures, 1 to 4096."),
                 *_schedule_inputs(),
                 _noise_mode_input(),
+                io.Latent.Input(
+                    "latent_image",
+                    optional=True,
+                    tooltip="A picture to change, or a part of it where it has a noise mask. width, height and "
+                    "batch_size are then its own.",
+                ),
+                _denoise_input(),
+                _noise_for_input(),
             ],
             outputs=[io.Latent.Output(display_name="latent")],
         )
 
     @classmethod
-    def execute(cls, model, positive, seed, width, height, batch_size, steps, t_init, noise_mode):
-        sigmas = schedule(model, steps, t_init)
-        latent = model_latent(model, {"samples": torch.zeros(batch_size, 4, *cells(model, width, height))})
+    def execute(
+        cls,
+        model,
+        positive,
+        seed,
+        width,
+        height,
+        batch_size,
+        steps,
+        t_init,
+        noise_mode,
+        latent_image=None,
+        denoise=1.0,
+        noise_for=FOR_BATCH,
+    ):
+        sigmas = schedule(model, steps, t_init, denoise=denoise)
+        if latent_image is None:
+            latent_image = {"samples": torch.zeros(batch_size, 4, *cells(model, width, height))}
+        samples, places = model_latent(model, latent_image), latent_image.get("batch_index")
+        if noise_for == FOR_EACH and places is None:
+            places = [*range(len(samples))]  # one by one: of some sizes the host's noise at once is other noise
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, positive)
         guider.set_cfg(1.0)
-        samples = guider.sample(
-            comfy.sample.prepare_noise(latent, seed),
-            latent,
-            FewStepSampler(noise_mode),
+        drawn = guider.sample(
+            comfy.sample.prepare_noise(samples, seed, places),
+            samples,
+            FewStepSampler(noise_mode, noise_for),
             sigmas,
+            denoise_mask=latent_image.get("noise_mask"),
             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
             seed=seed,
         )
-        return io.NodeOutput({"samples": samples})
+        return io.NodeOutput({**latent_image, "samples": drawn})
 
 
 NODES = [SiDScheduler, SiDSampler, SiDGenerate]

@@ -1,5 +1,6 @@
 """Few-step generation with one network (Few-step SiD, arXiv 2505.12674; SiD-DiT, arXiv 2509.25127)."""
 
+import hashlib
 import sys
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -70,6 +71,21 @@ def few_step(
         t = _batched(following, noise)
         x_t = process.diffuse(clean, noise, t)
     return x_t
+
+
+def noise_for_each(first: Tensor, seed: int) -> Callable[[], Tensor]:
+    """Later noises shaped as `first` (B, C, …): each picture's own, named by its first noise and the seed alone.
+
+    So a picture is the same in whatever batch it is drawn and, as all is drawn on the CPU, on whatever device. Pictures
+    without a first noise, as the second part of a schedule may have them, are named by their places.
+    """
+    generators = []
+    for place, noise in enumerate(first):
+        named = place.to_bytes(8, "little") if not noise.any() else noise.float().cpu().contiguous().numpy().tobytes()
+        digest = hashlib.blake2b(named, digest_size=8, key=(seed % 2**64).to_bytes(8, "little")).digest()
+        generators.append(torch.Generator().manual_seed(int.from_bytes(digest, "little")))
+    shape = first.shape[1:]
+    return lambda: torch.stack([torch.randn(shape, generator=each) for each in generators]).to(first)
 
 
 def _batched(time: Tensor, like: Tensor) -> Tensor:
