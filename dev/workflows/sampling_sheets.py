@@ -106,13 +106,13 @@ def demo_change_picture() -> Sheet:
     sheet = Sheet(
         "demo_change_picture",
         "## Change a picture, or a part of it\n\n"
-        "The demo's **student** draws a picture, and changes it by another prompt. Each picture that is saved shows **the "
-        "first, all of it changed, and its left half changed**.\n\n"
+        "The demo's **student** draws a picture, and changes it by another prompt. Each picture that is saved shows "
+        "**the first, all of it changed, and its left half changed**.\n\n"
         "1. Press **Run**.\n"
         "2. *denoise* says how much: with 0.5 the student begins at half of its first time, and runs its last two of "
         "four steps. Try 0.5 and 1.\n"
-        "3. A picture of your own: *Load Image*, *Resize* and *VAE Encode* in the place of *The first*, 64x64 pixels for "
-        "the demo, and the mask that you paint on it for *Left half*.",
+        "3. A picture of your own: *Load Image* and *VAE Encode* in the place of *The first*, 64x64 pixels for the "
+        "demo; and the mask that you paint on it in the place of *Left half*.",
         note_height=320,
     )
     sheet.group("Model")
@@ -176,7 +176,8 @@ def sdxl_second_pass() -> Sheet:
         "student goes over it once more with *denoise* below 1, so that it fills in what enlarging left vague.\n\n"
         f"1. Files as for *{TITLES['sdxl_sample_student']}*:\n{models.listed(models.SDXL)}"
         "2. Press **Run**. The picture is decoded in tiles, which takes less memory.\n"
-        "3. Does the second pass invent too much? Lower its *denoise*: 0.5 is the last two of four steps, 0.25 the last.",
+        "3. Does the second pass invent too much? Lower its *denoise*: 0.5 is the last two of four steps, 0.25 the "
+        "last.",
         note_height=330,
         models=(models.SDXL,),
     )

@@ -195,6 +195,7 @@ def test_both_ways_draw_an_enlarged_latent_alike(run_graph):
 def test_each_step_sends_a_preview(run_graph, monkeypatch, way):
     import comfy.cli_args
     import comfy.utils
+    import latent_preview
 
     sent = []
 
@@ -202,7 +203,10 @@ def test_each_step_sends_a_preview(run_graph, monkeypatch, way):
         if preview is not None:
             sent.append((value, total, preview[1].size))
 
-    monkeypatch.setattr(comfy.cli_args.args, "preview_method", comfy.cli_args.LatentPreviewMethod.Latent2RGB)
+    method = comfy.cli_args.LatentPreviewMethod.Latent2RGB
+    monkeypatch.setattr(comfy.cli_args.args, "preview_method", method)
+    # Newer hosts set it at each run, to this where the client asks for none.
+    monkeypatch.setattr(latent_preview, "default_preview_method", method, raising=False)
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     graph = pictures() | changed(way, ["encoded", 0], denoise=0.75)
     assert run_graph(graph).success
