@@ -124,11 +124,11 @@ def demo_change_picture() -> Sheet:
     first = sheet.add("SiDGenerate", "The first", model=model, positive=apple, **parts.SMALL)["latent"]
     sheet.group("The part to change")
     nothing = sheet.add("SolidMask", "Nothing", folded=True, value=0.0, width=parts.SIDE, height=parts.SIDE)["MASK"]
-    half = sheet.add("SolidMask", "Half", beside=True, value=1.0, width=parts.SIDE // 2, height=parts.SIDE)["MASK"]
+    half = sheet.add("SolidMask", "Half", folded=True, value=1.0, width=parts.SIDE // 2, height=parts.SIDE)["MASK"]
     left = sheet.add(
         "MaskComposite", "Left half", folded=True, destination=nothing, source=half, x=0, y=0, operation="add"
     )["MASK"]
-    masked = sheet.add("SetLatentNoiseMask", beside=True, samples=first, mask=left)["LATENT"]
+    masked = sheet.add("SetLatentNoiseMask", folded=True, samples=first, mask=left)["LATENT"]
     sheet.column("Change all of it")
     change = {"model": model, "positive": lemon, "denoise": CHANGE}
     changed = sheet.add("SiDGenerate", "All of it changed", latent_image=first, **change)["latent"]
@@ -183,7 +183,7 @@ def sdxl_second_pass() -> Sheet:
     )
     sheet.group("Model")
     base = parts.checkpoint(sheet, models.SDXL, "The model it was distilled from")
-    sheet.column("Student", width=340)
+    sheet.column("Student", width=320)
     student = sheet.add("SiDLoadStudent", model=base["MODEL"], student="sdxl_student_00001_.safetensors")["model"]
     sheet.group("Prompt")
     prompt = parts.prompt(sheet, base["CLIP"], PHOTOGRAPH)
@@ -193,9 +193,9 @@ def sdxl_second_pass() -> Sheet:
     sheet.column("Enlarge, and go over it")
     larger = sheet.add("LatentUpscaleBy", samples=first, upscale_method="bislerp", scale_by=1.5)["LATENT"]
     second = sheet.add("SiDGenerate", "Second pass", **drawn, latent_image=larger, denoise=0.5)["latent"]
-    sheet.column("Picture", width=480)
+    sheet.column("Picture", width=440)
     image = sheet.add("VAEDecodeTiled", samples=second, vae=base["VAE"])["IMAGE"]
-    sheet.add("SaveImage", images=image, filename_prefix="sid/sdxl_larger", room=480)
+    sheet.add("SaveImage", images=image, filename_prefix="sid/sdxl_larger", room=440)
     return sheet
 
 
