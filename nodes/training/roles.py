@@ -17,6 +17,7 @@ from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, find_targets
 from ...sid_core.training.batch import Predictor, Predictors
 from ...sid_core.training.recompute import checkpointed
+from ..host.differentiable import changes_in_place, differentiable
 from ..host.features import EnoughError, watched
 from ..host.model import predictor
 from ..host.weights import open_to_gradients, own_copy
@@ -66,6 +67,7 @@ def lora_roles(
     comfy.model_management.load_models_gpu(models)
     model, device = models[0].model, models[0].load_device
     network = model.diffusion_model
+    in_place = changes_in_place(network)
     layers = find_targets(network, options.targets)
     sets = {
         STUDENT: LoRASet(layers, options.student_rank, seed=0).to(device),
@@ -94,7 +96,8 @@ def lora_roles(
             for patcher in models:
                 stack.enter_context(open_to_gradients(patcher.model))
                 if savings.recompute:
-                    stack.enter_context(checkpointed(patcher.model.diffusion_model, same_role))
+                    stack.enter_context(checkpointed(patcher.model.diffusion_model, same_role, in_place))
+            stack.enter_context(differentiable(in_place))
             stack.enter_context(adapters.attached())
             yield
 
@@ -121,12 +124,14 @@ def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings, initial:
     weaker = own_copy(guider.weaker) if guider.weaker else None
     for network in (student, fake):
         network.diffusion_model.requires_grad_(True)
+    in_place = changes_in_place(student.diffusion_model)
 
     @contextmanager
     def ready() -> Iterator[None]:
         with ExitStack() as stack:
             for network in filter(None, (student, fake, teacher, weaker)) if savings.recompute else ():
-                stack.enter_context(checkpointed(network.diffusion_model))
+                stack.enter_context(checkpointed(network.diffusion_model, changes_in_place=in_place))
+            stack.enter_context(differentiable(in_place))
             yield
 
     weak = predictor(weaker, process) if weaker else None

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-import comfy.ldm.flux.layers
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -33,8 +32,6 @@ from .roles import LoRAOptions, Roles, lora_roles
 
 SMALL = 16  # cells of a side: a gradient fails in a small picture as it does in a large one
 EVERY_LAYER = LoRAOptions(1, 1, "all linear and convolution layers")
-# These add to what autograd has kept (`img += …`), which with gradient checkpointing makes wrong gradients silently.
-CHANGED_IN_PLACE = (comfy.ldm.flux.layers.DoubleStreamBlock, comfy.ldm.flux.layers.SingleStreamBlock)
 
 
 def require_trainable(model: ModelPatcher, adversarial: bool = False) -> None:
@@ -42,8 +39,6 @@ def require_trainable(model: ModelPatcher, adversarial: bool = False) -> None:
 
     adversarial: whether its features are to be a discriminator's as well.
     """
-    if any(isinstance(module, CHANGED_IN_PLACE) for module in model.model.diffusion_model.modules()):
-        raise ValueError(_another_model(model, "its blocks change tensors that the backward pass needs"))
     if adversarial:
         require_features(model)
 

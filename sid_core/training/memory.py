@@ -26,14 +26,17 @@ def measure_activations(network: nn.Module, forward: Callable[[], object]) -> Ac
     What is kept is dropped at once, so that this takes no more memory than a forward without gradients.
     """
     weights = {parameter.data_ptr() for parameter in network.parameters()}
-    recent: deque[Tensor] = deque(maxlen=REMEMBERED)
+    recent: deque[tuple[Tensor, int]] = deque(maxlen=REMEMBERED)
     total = 0
 
     def drop(tensor: Tensor) -> None:
         nonlocal total
-        if tensor.data_ptr() in weights or any(tensor.data_ptr() == other.data_ptr() for other in recent):
+        place = tensor.data_ptr()
+        # One that has been changed in place since is another, of which a copy is kept.
+        seen = any(place == other.data_ptr() and tensor._version == version for other, version in recent)
+        if place in weights or seen:
             return
-        recent.append(tensor)
+        recent.append((tensor, tensor._version))
         total += tensor.nbytes
 
     blocks: list[tuple[int, int]] = []  # bytes of a block's inputs, and of what it keeps inside

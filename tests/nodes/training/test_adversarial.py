@@ -6,6 +6,7 @@ BCEWithLogitsLoss, and one autograd.grad over the whole loss, with weights that 
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -341,6 +342,7 @@ def features_used(network: nn.Module, features: Tensor, clean: Tensor, x_t: Tens
 
 
 def test_features_and_their_gradients_are_the_same_with_recomputed_activations(model):
+    from sid_pack.nodes.host.differentiable import changes_in_place, differentiable
     from sid_pack.nodes.host.weights import own_copy, with_gradients
     from sid_pack.nodes.training.roles import judges
 
@@ -349,15 +351,14 @@ def test_features_and_their_gradients_are_the_same_with_recomputed_activations(m
         network = copied.diffusion_model.requires_grad_(True)
         predict, x_t, t, cond = predicted(model, copied)
         x_t = x_t.clone().requires_grad_()
-        if hasattr(network, "double_blocks"):
-            pytest.skip("Flux changes what autograd has kept, and is refused for training")
+        in_place = changes_in_place(network)
         found = []
         for recompute in (False, True):
             for judge in judges(network, predict):
-                if recompute:
-                    with checkpointed(network):
-                        found.append(gradients_of(judge(x_t, t, cond), network, x_t))
-                else:
+                with (
+                    differentiable(in_place),
+                    checkpointed(network, changes_in_place=in_place) if recompute else nullcontext(),
+                ):
                     found.append(gradients_of(judge(x_t, t, cond), network, x_t))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

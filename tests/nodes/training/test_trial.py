@@ -66,7 +66,6 @@ def test_an_sd3_lora_student_is_the_same_by_the_stock_loader(run_graph, tiny, ta
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
-        ("flux", "Flux is not supported for training yet, as its blocks change tensors"),
         ("changes in place", "is not supported for training yet, as its backward pass fails: one of the variables"),
         ("no gradients", "is not supported for training yet, as its backward pass fails: element 0"),
     ],
@@ -80,7 +79,7 @@ def test_a_model_that_cannot_be_trained_is_refused_before_prompts_are_encoded(ru
 
 
 @pytest.mark.parametrize("mode", [LORA, {"mode": "full"}])
-@pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3"])
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
 def test_what_can_be_trained_is_left_as_it_was(comfyui, kind, mode):
     from sid_pack.nodes.host.model import process_of, signature_of
     from sid_pack.nodes.host.weights import with_gradients

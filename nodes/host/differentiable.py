@@ -1,0 +1,40 @@
+"""The host's networks as autograd needs them: their differentiable code, and tensors that they change in place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import comfy.ldm.flux.layers
+import comfy.model_management
+import torch
+from torch import nn
+
+# Of Flux and all that is built of its blocks (Chroma, FLUX.2, HunyuanVideo): they do `img += …` on what is saved.
+CHANGE_IN_PLACE = (comfy.ldm.flux.layers.DoubleStreamBlock, comfy.ldm.flux.layers.SingleStreamBlock)
+
+
+def changes_in_place(network: nn.Module) -> bool:
+    """Whether its blocks change tensors that the backward pass, or a second forward of the block, needs as they were.
+
+    Of other blocks the trial of a run finds it out, where autograd refuses.
+    """
+    return any(isinstance(module, CHANGE_IN_PLACE) for module in network.modules())
+
+
+@contextmanager
+def differentiable(in_place: bool) -> Iterator[None]:
+    """Within it, what a network computes has right gradients, where they are wanted at all; backward belongs in it too.
+
+    Newer hosts take fused kernels without a backward pass unless they are told that this is training. in_place: whether
+    a network changes what autograd has saved (`img += …`), which then keeps a copy of what it was.
+    """
+    if not torch.is_grad_enabled():
+        yield
+        return
+    management = comfy.model_management
+    before = getattr(management, "in_training", False)  # older hosts have no such code, nor the flag
+    management.in_training = True
+    try:
+        with torch.autograd.graph.allow_mutation_on_saved_tensors() if in_place else nullcontext():
+            yield
+    finally:
+        management.in_training = before
