@@ -59,14 +59,18 @@ def sdxl(**shape):
     return patcher(Tiny(config | {"use_linear_in_transformer": True} | shape))
 
 
-def sd3():
-    from comfy.supported_models import SD3
-
+def sd3_config() -> dict:
     embedder = {"target": "torch.nn.Linear", "params": {"in_features": 16, "out_features": 128}}
     config = {"in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 2, "num_blocks": 2, "input_size": None}
     config |= {"adm_in_channels": POOLED, "context_embedder_config": embedder, "num_patches": 64}
     config |= {"pos_embed_max_size": 8, "pos_embed_scaling_factor": None, "qk_norm": "rms"}
-    return patcher(SD3(config | {"x_block_self_attn_layers": []}))
+    return config | {"x_block_self_attn_layers": []}
+
+
+def sd3():
+    from comfy.supported_models import SD3
+
+    return patcher(SD3(sd3_config()))
 
 
 def flux():

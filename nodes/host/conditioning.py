@@ -1,15 +1,19 @@
 """CONDITIONING as the tensors that a network takes."""
 
+import inspect
 import math
 
 import comfy.conds
+import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...sid_core.data.conditioning import MOST_REPEATS, Cond
+from ...sid_core.data.conditioning import MOST_REPEATS, TOKENS, Cond
+from .families import family_of
 from .latents import pixels_per_cell
 
 UNUSABLE = {"area", "mask", "control", "hooks", "gligen", "start_percent", "end_percent", "concat_latent_image"}
+COUNT = "num_tokens"  # the one thing besides tensors that a network is given of a text
 
 
 def conditioning_tensors(
@@ -17,20 +21,18 @@ def conditioning_tensors(
 ) -> Cond:
     """A CONDITIONING as the keyword tensors (1, …) of its network. latent: (B, C, …), for models that look at its size.
 
+    Where the network joins text and picture in its attention, each text's number of tokens is beside it (see TOKENS).
     like: the ∅-prompt's, which the other is to be batched with; text: what is encoded, for the error. Raises ValueError
-    for what training can't honour: several entries, areas, masks, control, hooks, timestep ranges; another length.
+    for what training can't honour: several entries, areas, masks, control, hooks, timestep ranges, pictures; and for
+    another text encoder's.
     """
     conds = _conds(model, conditioning, latent)
     for name, wanted in (like or {}).items():
         if name in conds and conds[name].cond.shape != wanted.shape:
             _require_same_text(conds[name], wanted, text)
-    return {name: cond.cond.clone() for name, cond in conds.items()}
-
-
-def fixed_lengths(model: ModelPatcher, conditioning: list, latent: Tensor) -> dict[str, int]:
-    """How many tokens each prompt must have, for a network in which a repeated text is another text; else empty."""
-    conds = _conds(model, conditioning, latent)
-    return {name: cond.cond.shape[1] for name, cond in conds.items() if cond.cond.ndim == 3 and not _repeatable(cond)}
+    tensors = {name: cond.cond.clone() for name, cond in conds.items()}
+    counts = {name: _tokens(name, cond) for name, cond in conds.items()}
+    return tensors | {name + TOKENS: torch.tensor([count]) for name, count in counts.items() if count is not None}
 
 
 def require_plain(conditioning: list) -> None:
@@ -48,10 +50,47 @@ def _conds(model: ModelPatcher, conditioning: list, latent: Tensor) -> dict[str,
     pixels = pixels_per_cell(model)
     size = {"width": latent.shape[-1] * pixels, "height": latent.shape[-2] * pixels}  # SDXL's size conditioning
     given = {key: value for key, value in extra.items() if value is not None}
+    given |= {"pooled_output": extra.get("pooled_output")}  # some ask for it also where their encoder gives none
+    given |= _guidance(model, given)
     conds = model.model.extra_conds(
         **(size | given), cross_attn=context, noise=latent[:1], device=model.load_device, prompt_type="positive"
     )
-    return {name: cond for name, cond in conds.items() if isinstance(cond.cond, Tensor)}
+    if "attention_mask" in conds and bool(conds["attention_mask"].cond.all()):
+        del conds["attention_mask"]  # it hides nothing
+    for name, cond in conds.items():
+        if name != COUNT and not isinstance(cond.cond, Tensor):
+            raise ValueError(
+                "Choose a model that draws from text alone, and connect a CLIP Text Encode directly: training has no "
+                f"pictures to go by, and this conditioning has {name}."
+            )
+    return {name: cond for name, cond in conds.items() if name != COUNT}
+
+
+def _guidance(model: ModelPatcher, given: dict) -> dict[str, float]:
+    """What the family's guidance embedding is told, which is the same for all roles and for the student later on."""
+    guidance = family_of(model).guidance
+    if guidance is None:
+        return {}
+    if (said := given.get("guidance", guidance)) != guidance:
+        raise ValueError(
+            f"Take FluxGuidance off what leads to SiD Distill, or set it to {guidance:g}: it is {said:g}, and students "
+            f"of {family_of(model).name} are trained and sampled at {guidance:g}."
+        )
+    return {"guidance": guidance}
+
+
+def counted(network: nn.Module, cond: Cond) -> dict[str, int]:
+    """What a network takes beside tensors: how many tokens there are, where it asks for that."""
+    asks = COUNT in inspect.signature(network.forward).parameters
+    return {COUNT: cond["c_crossattn"].shape[1]} if asks else {}
+
+
+def _tokens(name: str, cond: comfy.conds.CONDRegular) -> int | None:
+    """How many there are, where prompts of another number can't be repeated to be as long as this one."""
+    if isinstance(cond, comfy.conds.CONDCrossAttn | comfy.conds.CONDNoiseShape):
+        return None
+    values = cond.cond
+    return values.shape[-2] if values.ndim > 2 else values.shape[1] if name == "attention_mask" else None
 
 
 def _repeatable(cond: comfy.conds.CONDRegular) -> bool:
@@ -60,20 +99,15 @@ def _repeatable(cond: comfy.conds.CONDRegular) -> bool:
 
 
 def _require_same_text(cond: comfy.conds.CONDRegular, wanted: Tensor, text: str) -> None:
-    found, length = cond.cond.shape, wanted.shape[1]
+    found = cond.cond.shape
     whose = f"the prompt {text!r:.80}" if text else "a prompt"
-    if len(found) != 3 or found[2] != wanted.shape[2]:
+    if len(found) != wanted.ndim or (len(found) > 2 and found[-1] != wanted.shape[-1]):
         raise ValueError(
             f"Encode {whose} and the ∅-prompt with the same text encoder: they are {tuple(found)} and "
             f"{tuple(wanted.shape)}."
         )
-    if not _repeatable(cond):
+    if _repeatable(cond) and math.lcm(found[1], wanted.shape[1]) > MOST_REPEATS * wanted.shape[1]:
         raise ValueError(
-            f"Shorten {whose}, or leave it out: it takes {found[1]} tokens where the ∅-prompt takes {length}. This "
-            "model joins text and picture in its attention, where all prompts must be of one length."
-        )
-    if math.lcm(found[1], length) > MOST_REPEATS * length:
-        raise ValueError(
-            f"Shorten {whose}, or leave it out: it takes {found[1]} tokens where the ∅-prompt takes {length}, and "
-            f"prompts of up to {MOST_REPEATS} times that can be trained on together."
+            f"Shorten {whose}, or leave it out: it takes {found[1]} tokens where the ∅-prompt takes {wanted.shape[1]}, "
+            f"and prompts of up to {MOST_REPEATS} times that can be trained on together."
         )

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from comfy.ldm.flux.model import Flux
-from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-TRANSFORMERS = (MMDiT, Flux)
+from .families import ADVERSARIAL, family_of, last_tokens
 
 
 class EnoughError(Exception):
@@ -22,13 +20,17 @@ class EnoughError(Exception):
 
 def require_features(model: ModelPatcher) -> None:
     """Raise ValueError for architectures whose features are not known where to find."""
-    network = model.model.diffusion_model
-    if _place(network) is None:
-        family = type(model.model.model_config).__name__
+    network, family = model.model.diffusion_model, family_of(model)
+    reason = family.cannot.get(ADVERSARIAL)
+    if reason is None and _place(network) is None:
+        reason = (
+            f"it is not known where the features of its {type(network).__name__} are that tell real images from the "
+            "student's."
+        )
+    if reason:
         raise ValueError(
             "Take the images off SiD Distill, set adversarial_weight of SiD Training Options to 0, or choose a model "
-            f"of another family (SD1.5, SDXL, SD3): for {family} ({type(network).__name__}) it is not known where "
-            "the features are that tell real images from the student's."
+            f"of another family (SD1.5, SDXL, SD3): there is no adversarial term for {family.name}, as {reason}"
         )
 
 
@@ -55,6 +57,5 @@ def _place(network: nn.Module) -> tuple[nn.Module, bool] | None:
     """The module at whose input (True) or output the features are; None where that is not known."""
     if isinstance(network, UNetModel) and network.middle_block is not None:
         return network.middle_block[-1], False  # the host runs its layers one by one, and not the block itself
-    if isinstance(network, TRANSFORMERS) and hasattr(network, "final_layer"):
-        return network.final_layer.linear, True
-    return None
+    layer = last_tokens(network)
+    return None if layer is None else (layer, True)

@@ -16,13 +16,8 @@ SAMPLES = 64
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def encoding_digest(
-    clip, model: ModelPatcher, latent: Tensor, prompts: PromptFile, lengths: dict[str, int] | None = None
-) -> str:
-    """Of all that decides how `conditioning_tensors` of these prompts come out, but the prompts' own texts.
-
-    lengths: what prompts were required to have, see `fixed_lengths`.
-    """
+def encoding_digest(clip, model: ModelPatcher, latent: Tensor, prompts: PromptFile) -> str:
+    """Of all that decides how `conditioning_tensors` of these prompts come out, but the prompts' own texts."""
     digest = hashlib.sha256(FORMAT.encode())
     options = (clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, type(clip.tokenizer).__qualname__)
     _add(digest, options)
@@ -30,8 +25,6 @@ def encoding_digest(
     base = model.model
     _add(digest, (type(base).__qualname__, type(base.model_config).__qualname__, str(base.get_dtype())))
     _add(digest, tuple(latent.shape[1:]))
-    if lengths:
-        _add(digest, lengths)
     if hasattr(base.diffusion_model, "preprocess_text_embeds"):
         # In a few models a part of the diffusion model works on the text encoder's output first.
         _add_model(digest, model, base)

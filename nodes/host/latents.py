@@ -8,16 +8,16 @@ import comfy.sample
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-# Pixels of a side of the pictures that a family was trained on, by its name among the host's classes. What is trained
-# from other models of these families, and other families, may be of any size.
-NATIVE_SIDES = {"SD15": 512, "SDXL": 1024, "SD3": 1024}
+from .families import family_of
+
 MOST_PIXELS = 16_384  # of a side
 MOST_OFF = 2.0  # times as many pixels, or as few, that are not worth a word
 
 
 def pixels_per_cell(model: ModelPatcher) -> int:
-    """How many pixels of a picture's side a cell of the MODEL's latents stands for; hosts that don't say it have 8."""
-    return getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
+    """How many pixels of a picture's side a cell of the MODEL's latents stands for."""
+    said = getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", None)
+    return family_of(model).pixels if said is None else said
 
 
 def cells(model: ModelPatcher, width: int, height: int) -> tuple[int, int]:
@@ -29,8 +29,10 @@ def cells(model: ModelPatcher, width: int, height: int) -> tuple[int, int]:
     return height // pixels, width // pixels
 
 
-def latent_shapes(model: ModelPatcher, sizes: str) -> list[tuple[int, ...]]:
+def latent_shapes(model: ModelPatcher, sizes: str, frames: tuple[int, ...] = ()) -> list[tuple[int, ...]]:
     """(C, H, W) of the MODEL's latents for sizes in pixels such as '832x1216, 1216x832', width first.
+
+    frames: (T,) of a video, for (C, T, H, W).
 
     Raises ValueError for another form, and where a side is not a multiple of a latent's pixels.
     """
@@ -44,7 +46,7 @@ def latent_shapes(model: ModelPatcher, sizes: str) -> list[tuple[int, ...]]:
                 f"Write more_sizes as width x height in pixels with commas between, such as 832x1216, 1216x832, all "
                 f"multiples of {pixels} up to {MOST_PIXELS}; it has {size!r:.60}."
             )
-        shapes.append((channels, height // pixels, width // pixels))
+        shapes.append((channels, *frames, height // pixels, width // pixels))
     return shapes
 
 
@@ -69,8 +71,7 @@ def model_latent(model: ModelPatcher, latent: dict[str, Any]) -> Tensor:
 
 def unusual_size(model: ModelPatcher, shape: tuple[int, ...]) -> str | None:
     """What to say of latents (C, H, W) far from the size of the pictures that the MODEL was trained on."""
-    families = [kind.__name__ for kind in type(model.model.model_config).__mro__]
-    side = next((NATIVE_SIDES[name] for name in families if name in NATIVE_SIDES), None)
+    side = family_of(model).side
     height, width = (cell * pixels_per_cell(model) for cell in shape[-2:])
     if side is None or side**2 / MOST_OFF <= width * height <= side**2 * MOST_OFF:
         return None

@@ -10,10 +10,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...sid_core.data.conditioning import Cond
+from ...sid_core.data.conditioning import Cond, by_length
 from ...sid_core.files.student import base_signature
 from ...sid_core.method.process import VE, VP, Flow
 from ...sid_core.method.sampling import step_times
+from ...sid_core.words import log
+from .conditioning import counted
+from .families import SAMPLE, require_use, unknown_family
 
 
 def process_of(model: ModelPatcher) -> VP | Flow:
@@ -52,7 +55,13 @@ def sampler_process(model_sampling: object) -> VE | Flow:
 
 
 def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
-    """SIGMAS of an N-step student: (N+1,), descending, the last one 0."""
+    """SIGMAS of an N-step student: (N+1,), descending, the last one 0.
+
+    Raises ValueError for families that can't be sampled so, and for a t_init of another kind of model.
+    """
+    require_use(model, SAMPLE)
+    if said := unknown_family(model):
+        log.warning("%s", said)
     process = process_of(model)
     return sigmas_at(step_times(steps, process=process, t_init=t_init), process)
 
@@ -92,15 +101,19 @@ def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
 
 
 def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Tensor, Cond], Tensor]:
-    """predict(x_t, t, cond) → clean prediction in float32, in the method's own scale and times."""
+    """predict(x_t, t, cond) → clean prediction in float32, in the method's own scale and times.
+
+    Prompts may be of several lengths, see `by_length`.
+    """
 
     def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         alpha, sigma = (c.to(x_t.device, torch.float32) for c in process.coefficients(t))
         if isinstance(process, VP):
             x_t, sigma = x_t / alpha.view(-1, *[1] * (x_t.ndim - 1)), sigma / alpha
-        return base_model.apply_model(x_t, sigma, transformer_options={}, **cond)
+        counts = counted(base_model.diffusion_model, cond)
+        return base_model.apply_model(x_t, sigma, transformer_options={}, **cond, **counts)
 
-    return predict
+    return by_length(predict)
 
 
 def compute_dtype(model: ModelPatcher) -> torch.dtype:

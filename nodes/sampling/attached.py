@@ -1,10 +1,13 @@
 """A student on a MODEL: its weights as patches of the base, and what it says of itself."""
 
 import comfy.lora
+import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...sid_core.files.student import StudentInfo
+from ..host.families import family_of
 
 STUDENT_INFO = "sid_student"
 LORA = "sid_student_lora"
@@ -20,7 +23,7 @@ def as_student(model: ModelPatcher, weights: dict[str, Tensor], info: StudentInf
     """A clone of the base MODEL that has `weights` (of its diffusion model) while it is loaded, and says `info`."""
     student = model.clone()
     student.add_patches({NETWORK + key: ("set", (weight,)) for key, weight in weights.items()})
-    student.set_attachments(STUDENT_INFO, info)
+    _attach(student, info)
     return student
 
 
@@ -34,9 +37,25 @@ def with_lora(model: ModelPatcher, tensors: dict[str, Tensor], info: StudentInfo
             f"Connect the model that the student was distilled from, or another of exactly that architecture: its LoRA "
             f"has {expected} layers, of which this MODEL has {len(patches)}."
         )
-    student.set_attachments(STUDENT_INFO, info)
+    _attach(student, info)
     student.set_attachments(LORA, tensors)
     return student
+
+
+def _attach(student: ModelPatcher, info: StudentInfo) -> None:
+    """What it says of itself, and where the family has a guidance embedding, the one that students are trained at."""
+    student.set_attachments(STUDENT_INFO, info)
+    guidance = family_of(student).guidance
+    if guidance is None:
+        return
+
+    def as_trained(executor, *args, **kwargs):
+        if isinstance(kwargs.get("guidance"), Tensor):
+            kwargs["guidance"] = torch.full_like(kwargs["guidance"], guidance)
+        return executor(*args, **kwargs)
+
+    student.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, STUDENT_INFO)
+    student.add_wrapper_with_key(WrappersMP.APPLY_MODEL, STUDENT_INFO, as_trained)
 
 
 def attached_lora(model: ModelPatcher) -> dict[str, Tensor] | None:

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...sid_core.method.guidance import Guidance, steer_away
+from ..host.families import GUIDE, family_of, require_use
 from ..host.node import Node
 from ..host.search import found_by
 from ..host.weights import with_ordinary_weights
@@ -46,7 +47,7 @@ class SiDGuider(comfy.samplers.CFGGuider):
 
     def set_conds(self, positive: list, negative: list) -> None:
         self.empty_prompt = negative
-        super().set_conds(positive, negative)
+        super().set_conds(*(as_trained(self.model_patcher, conds) for conds in (positive, negative)))
 
     def outer_sample(self, *args, **kwargs) -> Tensor:
         if self.weaker is None:
@@ -96,6 +97,14 @@ class SiDGuider(comfy.samplers.CFGGuider):
         return guider(x, timestep, guider.model_options | {"transformer_options": inner}, seed)
 
 
+def as_trained(model: ModelPatcher, conditioning: list) -> list:
+    """A CONDITIONING that says the guidance that distillation has for the MODEL's family, if it doesn't say another."""
+    guidance = family_of(model).guidance
+    if guidance is None:
+        return conditioning
+    return [[context, {"guidance": guidance} | extra] for context, extra in conditioning]
+
+
 def _check_weaker(model: ModelPatcher, weaker: ModelPatcher) -> None:
     if weaker.model is model.model:
         raise ValueError(
@@ -134,6 +143,7 @@ def _inputs(*strategy: io.Input) -> list[io.Input]:
 
 
 def _guider(guidance: Guidance, model, positive, negative, weaker_model, weaker_strength) -> io.NodeOutput:
+    require_use(model, GUIDE)
     guider = SiDGuider(model, guidance, weaker_model, weaker_strength)
     guider.set_conds(positive, negative)
     return io.NodeOutput(guider)

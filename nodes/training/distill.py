@@ -15,6 +15,7 @@ from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
+from ..host.families import FULL, LORA, require_use, unknown_family
 from ..host.fingerprints import weights_digest
 from ..host.folder_names import named_folder
 from ..host.inputs import widgets
@@ -117,6 +118,7 @@ class SiDDistill(Node):
         teacher = require_sid_guider(inputs.guider)
         guider = teacher.with_ordinary_weights()
         model = guider.model_patcher
+        require_use(model, LORA if inputs.lora() else FULL)
         process = process_of(model)
         settings = inputs.settings(guider.guidance)
         of_images = before_adversarial(inputs.images is not None, settings, inputs.iterations)
@@ -125,7 +127,8 @@ class SiDDistill(Node):
         adversarial = inputs.images is not None
         require_trainable(model, adversarial)
         initial = None if inputs.student is None else Initial.of(inputs.student, model, inputs.lora())
-        shapes = [tuple(model_latent(model, inputs.latent).shape[1:]), *latent_shapes(model, inputs.more_sizes)]
+        first = tuple(model_latent(model, inputs.latent).shape[1:])
+        shapes = [first, *latent_shapes(model, inputs.more_sizes, first[1:-2])]
         identity = identity_of(inputs, model, shapes)
         info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity)
         shares = shares_of(inputs.images, model, shapes, inputs.vae)
@@ -139,8 +142,8 @@ class SiDDistill(Node):
             RunFolder(place, inputs.keep_last) as folder,
             with_gradients(),
         ):
-            sizes = filter(None, (unusual_size(model, shape) for shape in shapes))
-            for told in [*before_distilling(teacher), *sizes, *(initial.remarks(info) if initial else [])]:
+            odd = filter(None, (unknown_family(model), *(unusual_size(model, shape) for shape in shapes)))
+            for told in [*before_distilling(teacher), *odd, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
             for told in of_images:
                 progress.remark(told)

@@ -16,7 +16,7 @@ from ...sid_core.data.prompts import PromptFile
 from ...sid_core.files.atomic import remove_dead
 from ...sid_core.words import log
 from ..host import say
-from ..host.conditioning import conditioning_tensors, fixed_lengths
+from ..host.conditioning import conditioning_tensors
 from ..host.fingerprints import encoding_digest
 from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, duration
 from ..host.reach import is_local
@@ -46,8 +46,7 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
             yield conditioning_tensors(model, conditioning, latent, like=uncond, text=text if is_local() else "")
 
     uncond = conditioning_tensors(model, guider.empty_prompt, latent)
-    lengths = fixed_lengths(model, guider.empty_prompt, latent)
-    folder = encodings_folder() / encoding_digest(clip, model, latent, prompts, lengths)
+    folder = encodings_folder() / encoding_digest(clip, model, latent, prompts)
     encodings = Encodings(prompts, folder, encode, uncond)
     for kept in encodings_folder().glob("*"):
         remove_dead(kept)

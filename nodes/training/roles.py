@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...sid_core.data.conditioning import Cond
+from ...sid_core.data.conditioning import Cond, by_length
 from ...sid_core.method.discriminator import pooled
 from ...sid_core.method.guidance import guided, steer_away
 from ...sid_core.method.process import VP, Flow
@@ -152,6 +152,7 @@ def judges(network: nn.Module, predict: Predictor) -> tuple[Callable, Callable]:
     → (x_t, t, cond) → logits, which ends the forward at the features; and (x_t, t, cond) → (prediction, logits).
     """
 
+    @by_length
     def alone(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         def enough(features: Tensor) -> None:
             raise EnoughError(features)
@@ -163,6 +164,7 @@ def judges(network: nn.Module, predict: Predictor) -> tuple[Callable, Callable]:
                 return pooled(end.features)
         raise RuntimeError("a forward has not come by the network's features")
 
+    @by_length
     def both(x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
         with watched(network, seen.append):

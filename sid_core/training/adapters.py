@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's own name for it
 from torch import Tensor, nn
 
-# By the names that these layers have in ComfyUI's UNets, MMDiT and Flux; embedders have an `mlp` too.
-ATTENTION = r"attn\d?|proj_in|proj_out"
-FEED_FORWARD = r"ff|mlp|linear1|linear2"
+# By the names that these layers have in ComfyUI's UNets and transformers; embedders have an `mlp` too.
+ATTENTION = r"attn\d?|attention|proj_in|proj_out"
+FEED_FORWARD = r"ff|ff_[it]|ffn|feed_forward|mlp[XC]?|linear1|linear2"
 TARGETS = {
     "attention": rf"^(?!.*embed).*(?:^|[._])(?:{ATTENTION})(?:\.|$)",
     "attention and feed-forward": rf"^(?!.*embed).*(?:^|[._])(?:{ATTENTION}|{FEED_FORWARD})(?:\.|$)",

@@ -39,18 +39,17 @@ def test_a_prompt_that_would_be_repeated_out_of_all_proportion_is_refused(encode
 
 
 @pytest.mark.parametrize(("empty", "tokens"), [(154, 155), (77, 154), (256, 301), (154, 77)])
-def test_joint_attention_takes_prompts_of_one_length(encoded, empty, tokens):
-    """There a repeated prompt is another prompt."""
-    with pytest.raises(ValueError, match=f"'a long story'.*{tokens} tokens where .*{empty}.*joins text and picture"):
-        encoded("sd3", empty, tokens)
-    assert encoded("sd3", empty, empty)["c_crossattn"].shape == (1, empty, 16)
+def test_joint_attention_takes_prompts_of_any_length_as_they_are(encoded, empty, tokens):
+    """There a repeated prompt is another prompt; it says how long it is, to be run with others of that length."""
+    cond = encoded("sd3", empty, tokens)
+    assert cond["c_crossattn"].shape == (1, tokens, 16) and cond["c_crossattn tokens"].tolist() == [tokens]
 
 
-def test_encodings_of_another_length_are_others(comfyui):
-    """What was encoded beside a ∅-prompt of another length is not taken for this one's."""
-    from sid_pack.nodes.host.conditioning import fixed_lengths
+def test_another_text_encoders_prompt_is_refused(comfyui):
+    from sid_pack.nodes.host.conditioning import conditioning_tensors
 
     with torch.inference_mode():
-        joint, cross = tiny_models.sd3(), tiny_models.sd15()
-        assert fixed_lengths(joint, prompt(154), torch.zeros(1, 16, 8, 8)) == {"c_crossattn": 154}
-        assert fixed_lengths(cross, prompt(154), torch.zeros(1, 4, 8, 8)) == {}
+        model, latent = tiny_models.sd3(), torch.zeros(1, 16, 8, 8)
+        wider = [[torch.zeros(1, 5, 24), prompt(5)[0][1]]]
+        with pytest.raises(ValueError, match="^Encode the prompt 'wide' and the ∅-prompt with the same text encoder"):
+            conditioning_tensors(model, wider, latent, like=conditioning_tensors(model, prompt(5), latent), text="wide")
