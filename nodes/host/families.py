@@ -40,7 +40,7 @@ class Family:
     cannot: dict[str, str] = field(default_factory=dict)
 
 
-NO_IMAGE_PROMPTS = {CLEANSTYLE: "ComfyUI has no image prompts for it that CleanStyle could work on."}
+NO_IMAGE_PROMPTS = {CLEANSTYLE: "none of the image prompts that CleanStyle works on fits it."}
 TEXT_IS_LAST = {ADVERSARIAL: "its last tokens are those of the text as well, and not of the picture alone."}
 NOTHING = {use: "it does not draw pictures or videos from text." for use in USES}
 FROM_A_PICTURE = {use: "it starts from a picture or a video, which training doesn't have." for use in USES[2:5]}
@@ -111,7 +111,9 @@ def require_use(model: ModelPatcher, use: str) -> None:
     """Raise ValueError where the MODEL's family can't be used so, and say why."""
     family = family_of(model)
     if use in family.cannot:
-        raise ValueError(f"Choose a model of another family: {use} is not for {family.name}, as {family.cannot[use]}")
+        raise ValueError(
+            f"Choose a model of another family: {family.name} can't be used so ({use}), as {family.cannot[use]}"
+        )
 
 
 def unknown_family(model: ModelPatcher) -> str | None:

@@ -57,8 +57,11 @@ def clean_of(name: str, network, x_t: Tensor, t: Tensor, cond: dict) -> Tensor:
     given = {key: value for key, value in cond.items() if key != "c_crossattn" and not key.endswith(" tokens")}
     if name in ("Lumina 2", "Z-Image"):
         given["num_tokens"] = cond["c_crossattn"].shape[1]
+    x_in = x_t
+    if "c_concat" in given:
+        x_in = torch.cat([x_t, given.pop("c_concat")], 1)
     told = t * (1000 if name in TIME_IN_THOUSANDTHS else 1)
-    out = network(x_t, told.float(), context=cond["c_crossattn"], transformer_options={}, **given)
+    out = network(x_in, told.float(), context=cond["c_crossattn"], transformer_options={}, **given)
     if float(t.max()) <= 1:
         return x_t - sigma * out
     return (alpha * x_t - sigma * out) if name in VELOCITY else (x_t - sigma * out) / alpha
@@ -219,7 +222,7 @@ def difference(chain: Chain, roles, weights: list[Tensor], direction: list[Tenso
     def moved(by: float) -> float:
         for weight, change in zip(weights, direction, strict=True):
             weight.data += by * change
-        with torch.no_grad(), roles.ready():
+        with roles.ready(), torch.no_grad():  # as it is differentiated: fused kernels have no float64
             loss = float(chain.loss(roles))
         for weight, change in zip(weights, direction, strict=True):
             weight.data -= by * change
@@ -295,7 +298,7 @@ def trained(family, roles, iterations: int) -> tuple[float, float]:
         error = (y_fake - x_g).square().flatten(1).mean(1)
         return float((error * process.regression_weight(times)).mean())
 
-    settings = Settings(Guidance.lsg(KAPPA), steps=2, batch=BATCH, student_learning_rate=1e-3, fake_learning_rate=1e-2)
+    settings = Settings(Guidance.lsg(KAPPA), steps=2, batch=BATCH, student_learning_rate=1e-3, fake_learning_rate=2e-2)
     run = Run(roles.student, roles.fake, settings)
     first = regression()
     results = distill(run, roles.predict, [Bucket(family.tiny.latent, prompts)], process, torch.device("cpu"))
