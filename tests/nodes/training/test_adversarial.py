@@ -360,8 +360,10 @@ def test_features_and_their_gradients_are_the_same_with_recomputed_activations(m
                     checkpointed(network, changes_in_place=in_place) if recompute else nullcontext(),
                 ):
                     found.append(gradients_of(judge(x_t, t, cond), network, x_t))
+    # Where blocks change tensors in place, sums are in another order.
+    tolerance = {"rtol": 1e-4, "atol": 1e-7} if in_place else {"rtol": 0, "atol": 0}
     for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+        torch.testing.assert_close(other, found[0], **tolerance)
     assert all(value.any() for value in found[0][:2])
 
 
