@@ -16,6 +16,7 @@ from torch import Tensor
 BATCH = 2
 KAPPA = 1.5
 ITERATIONS = 30
+FEWER = {"SSD-1B", "Segmind Vega", "KOALA 700M", "KOALA 1B", "FLUX.2"}  # their networks are larger, and others' kin
 TIME_IN_THOUSANDTHS = {"SD3", "HiDream", "Kandinsky 5", "Kandinsky 5 Image", "Wan 2.1", "Wan 2.2 5B"}
 VELOCITY = {"SD2"}
 PIXART_BETAS = (0.0001, 0.02)
@@ -231,7 +232,7 @@ def difference(chain: Chain, roles, weights: list[Tensor], direction: list[Tenso
     return (moved(step) - moved(-step)) / (2 * step)
 
 
-def test_thirty_iterations_teach_the_loras_alone_and_stock_loaders_read_the_student(family, tmp_path, caplog):
+def test_iterations_teach_the_loras_alone_and_stock_loaders_read_the_student(family, tmp_path, caplog):
     import comfy.lora
     import comfy.sd
 
@@ -247,7 +248,7 @@ def test_thirty_iterations_teach_the_loras_alone_and_stock_loaders_read_the_stud
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
     with torch.inference_mode(), with_gradients():
         roles = roles_of(family, LORA)
-        first, last = trained(family, roles, ITERATIONS)
+        first, last = trained(family, roles, 12 if family.name in FEWER else ITERATIONS)
         assert last < 0.97 * first, f"{first} → {last}"
         for role in (roles.student, roles.fake):
             layers = [bool(layer.up.any()) for layer in role.by_layer().values()]
