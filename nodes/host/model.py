@@ -14,13 +14,13 @@ from ...sid_core.data.conditioning import Cond, by_length
 from ...sid_core.files.student import base_signature
 from ...sid_core.method.process import VE, VP, Flow
 from ...sid_core.method.sampling import step_times
-from ...sid_core.words import log
 from .conditioning import counted
-from .families import SAMPLE, require_use, unknown_family
+from .families import SAMPLE, require_use
 
 
 def process_of(model: ModelPatcher) -> VP | Flow:
     """The forward diffusion a MODEL was trained on. Raises ValueError for kinds that SiD has no formula for."""
+    require_use(model, SAMPLE)
     kinds = comfy.model_sampling
     sampling = model.get_model_object("model_sampling")
     if _computes_as(sampling, kinds.CONST):
@@ -57,11 +57,8 @@ def sampler_process(model_sampling: object) -> VE | Flow:
 def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
     """SIGMAS of an N-step student: (N+1,), descending, the last one 0.
 
-    Raises ValueError for families that can't be sampled so, and for a t_init of another kind of model.
+    Raises ValueError for a t_init of another kind of model.
     """
-    require_use(model, SAMPLE)
-    if said := unknown_family(model):
-        log.warning("%s", said)
     process = process_of(model)
     return sigmas_at(step_times(steps, process=process, t_init=t_init), process)
 

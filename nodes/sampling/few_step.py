@@ -19,6 +19,7 @@ from ...sid_core.method.sampling import NOISE_MODES, few_step, noise_for_each, s
 from ...sid_core.method.schedules import METHODS, SID, method_times, own_times_of, times_to_change
 from ...sid_core.words import log
 from ..host import say
+from ..host.families import unknown_family
 from ..host.latents import cells, model_latent
 from ..host.model import process_of, sampler_process, sigmas_at
 from ..host.node import Node
@@ -112,7 +113,7 @@ def schedule(
     student, and for times that this kind of model has not.
     """
     process, info = process_of(model), student_info(model)
-    as_trained, warnings = "", []
+    as_trained, warnings = "", list(filter(None, [unknown_family(model)]))
     if own_times.strip():
         chosen = own_times_of(own_times, process)
     elif times != SID:
@@ -122,7 +123,7 @@ def schedule(
     else:
         chosen = step_times(steps or info.steps, process=process, t_init=t_init or info.t_init)
         as_trained = f"as trained: {info.steps} step{'s' * (info.steps > 1)} from t_init {info.t_init:g}"
-        warnings = _against(info, steps, t_init)
+        warnings += _against(info, steps, t_init)
     for warning in warnings:
         log.warning("%s", warning)
     kept = times_to_change(chosen, denoise)

@@ -16,7 +16,7 @@ from torch import Tensor
 BATCH = 2
 KAPPA = 1.5
 ITERATIONS = 30
-FEWER = {"SSD-1B", "Segmind Vega", "KOALA 700M", "KOALA 1B", "FLUX.2"}  # their networks are larger, and others' kin
+FEWER = {"SSD-1B", "Segmind Vega", "KOALA 700M", "KOALA 1B"}  # large ones, and kin of SDXL
 TIME_IN_THOUSANDTHS = {"SD3", "HiDream", "Kandinsky 5", "Kandinsky 5 Image", "Wan 2.1", "Wan 2.2 5B"}
 VELOCITY = {"SD2"}
 PIXART_BETAS = (0.0001, 0.02)
