@@ -1,6 +1,7 @@
 // The panel on SiD Distill that shows its run: one DOM widget, for both of the editor's ways to draw a node.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
+import { chain } from "./pack.mjs"
 import { Panel } from "./panel/panel.mjs"
 
 const panels = new Set()
@@ -23,11 +24,10 @@ app.registerExtension({
     })
     node.size[0] = Math.max(node.size[0], 360)
     widget.serialize = false // nor among the values that a workflow keeps by their places
-    const removed = node.onRemoved
-    node.onRemoved = function (...args) {
+    chain(node, "onConfigure", () => panel.follow())
+    chain(node, "onRemoved", () => {
       panels.delete(panel)
       panel.remove()
-      return removed?.apply(this, args)
-    }
+    })
   },
 })

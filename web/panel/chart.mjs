@@ -23,6 +23,11 @@ export class Chart {
   draw({ points, width, other, otherWidth, range, smoothing, warnings, at }) {
     const size = this.plot.clientWidth
     if (!size) return
+    const { drag } = this
+    // While it trains the panel is drawn twice a second, and most curves get a point a minute.
+    const shown = [points, other, smoothing, warnings.length, at, size, ...range, ...(drag ?? [])]
+    if (shown.length === this.shown?.length && shown.every((value, i) => value === this.shown[i])) return
+    this.shown = shown
     this.domain = range
     const [first, last] = range
     const x = (iteration) => ((iteration - first) / Math.max(last - first, 1)) * size
@@ -50,7 +55,7 @@ export class Chart {
       parts.push(svg("line", mark, svg("title", {}, `iteration ${number(iteration)}: ${message}`)))
     }
     if (at !== null) parts.push(svg("line", { class: "pointed", x1: x(at), x2: x(at), y1: 0, y2: HEIGHT }))
-    if (this.drag) parts.push(svg("rect", { class: "drag", y: 0, height: HEIGHT, ...this.#dragged(size) }))
+    if (drag) parts.push(svg("rect", { class: "drag", y: 0, height: HEIGHT, ...this.#dragged(size) }))
     this.plot.setAttribute("viewBox", `0 0 ${size} ${HEIGHT}`)
     this.plot.replaceChildren(...parts)
     const told = at === null ? own.at(-1)?.smooth : nearest(own, at)?.mean

@@ -28,7 +28,7 @@ export class Panel {
     addStyle()
     this.sizes = new ResizeObserver(() => this.draw())
     this.sizes.observe(this.element)
-    this.timer = setInterval(() => this.#follow(), 500)
+    this.timer = setInterval(() => this.follow(), 500)
   }
 
   remove() {
@@ -51,7 +51,8 @@ export class Panel {
     return String(this.node.widgets?.find((widget) => widget.name === "run_name")?.value ?? "")
   }
 
-  #follow() {
+  /** Look which run the node names, as its widgets tell nobody when they change. */
+  follow() {
     const seen = this.#isSeen()
     if (seen && !this.wasSeen) this.run?.ask() // another tab or graph was to be seen before
     this.wasSeen = seen

@@ -52,9 +52,10 @@ export class Run {
 
   async refresh() {
     if (this.closed) return
+    const isFirst = !this.asked // before the panel is in the page
     this.asked = Date.now()
     let more = false
-    if (this.watched()) {
+    if (isFirst || this.watched()) {
       try {
         more = await this.#take()
       } catch {
