@@ -80,6 +80,9 @@ export function addLines(node, name) {
     getMaxHeight: () => height,
   })
   widget.serialize = false
+  // As high as this and no higher: what has a layout size shares the node's free space with the panel in Nodes 2.0.
+  widget.computeLayoutSize = undefined
+  widget.computeSize = () => [0, height - GAP]
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
   let shown
   return (lines) => {
@@ -111,6 +114,7 @@ const COLOURS = {
 }
 const MARGIN = 6
 const ROW = 16
+const GAP = 4 // pixels between widgets
 const heightOf = (rows) => ROW * rows + 2 * MARGIN
 const LETTER = 6.8 // pixels, of the lines' font, with room to spare
 

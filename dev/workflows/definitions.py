@@ -56,9 +56,13 @@ def inputs_of(node: Node, definitions: Definitions) -> list[Input]:
 
 
 def values_of(node: Node, definitions: Definitions) -> dict[str, Value]:
-    """Every input that has a value: those that the sheet sets, and the defaults of the other widgets."""
+    """Every input that has a value: those that the sheet sets, and what its preset decides or the defaults of the
+    other widgets."""
     inputs = inputs_of(node, definitions)
     defaults = {each.name: each.default for each in inputs if each.is_widget and each.name not in node.inputs}
+    for each in inputs:
+        if "decides" in each.options:
+            defaults |= each.options["decides"].get(node.inputs.get(each.name), {})
     values = defaults | node.inputs
     return {each.name: values[each.name] for each in inputs if each.name in values}
 

@@ -64,7 +64,8 @@ def side_by_side(
     joined = first
     counted = iter(("Two pictures", "Three pictures", "Four pictures"))
     for title, latent in images.items():
-        decoded = sheet.add("VAEDecode", f"{title}: picture", folded=True, samples=latent, vae=vae)["IMAGE"]
+        # Folded nodes show no more than 20 letters.
+        decoded = sheet.add("VAEDecode", f"{title}: VAE", folded=True, samples=latent, vae=vae)["IMAGE"]
         if joined is None:
             joined = decoded
             continue

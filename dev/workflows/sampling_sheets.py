@@ -76,7 +76,7 @@ def demo_teacher() -> Sheet:
         "favours pictures that fit the prompt. Its teacher looks like that of Zero-CFG.\n\n"
         "1. Press **Run**, change *guidance_scale*, run again.\n"
         f"2. Connect the guider that you like to *SiD Distill*: see *{TITLES['demo_distil']}*.",
-        note_height=370,
+        note_height=400,
     )
     sheet.group("Model")
     model, clip, vae = parts.demo_model(sheet, "teacher")

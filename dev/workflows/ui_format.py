@@ -133,8 +133,8 @@ def _note(sheet: Sheet, places: Layout) -> dict[str, Any]:
         "title": "Read me",
         "properties": {},
         "widgets_values": [sheet.note],
-        "color": "#432",
-        "bgcolor": "#653",
+        "color": "#223240",
+        "bgcolor": "#1d2b36",
     }
 
 
