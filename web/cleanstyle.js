@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js"
 import { draw, HEIGHT } from "./cleanstyle_drawing.mjs"
 import { chain, upModel, watch, widgetOf } from "./pack.mjs"
+import { say } from "./words.mjs"
 
 const KNOBS = {
   top_k: "top_k",
@@ -56,7 +57,7 @@ function addView(node, whose) {
     const now = JSON.stringify([knobs, layer, run])
     if (now === drawn) return
     drawn = now
-    if (!knobs) return box.replaceChildren("Connect a CleanStyle node to see its schedule.")
+    if (!knobs) return box.replaceChildren(say("Connect a CleanStyle node to see its schedule."))
     const choose = (step) => () => ((layer = (layer + step + run.layers.length) % run.layers.length), look())
     box.replaceChildren(draw(knobs, run.steps, run.layers[layer]), ...chooser(layer, run.layers.length, choose))
   }
@@ -96,13 +97,13 @@ function chooser(layer, count, choose) {
   const button = (text, step) => {
     const made = document.createElement("button")
     made.textContent = text
-    made.ariaLabel = step > 0 ? "next layer" : "layer before"
+    made.ariaLabel = step > 0 ? say("next layer") : say("layer before")
     Object.assign(made.style, { cursor: "pointer", background: "none", border: "none", color: "inherit" })
     made.onclick = choose(step)
     return made
   }
   const where = document.createElement("span")
-  where.textContent = `layer ${layer + 1} of ${count}`
+  where.textContent = say("layer {at} of {all}", { at: layer + 1, all: count })
   where.style.lineHeight = `${CHOOSER}px`
   row.append(button("◂", -1), where, button("▸", 1))
   return [row]

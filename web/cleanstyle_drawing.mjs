@@ -1,5 +1,6 @@
 // CleanStyle's schedule and singular values as one small SVG.
 import { kept, negativeGains, purifyGains, suppression } from "./cleanstyle_formula.mjs"
+import { say } from "./words.mjs"
 
 const WIDTH = 300
 const RUN = { left: 34, right: 292, top: 22, bottom: 76 }
@@ -38,13 +39,13 @@ function drawRun(svg, knobs, steps) {
   const highest = knobs.alpha || 1
   const x = (progress) => left + (right - left) * progress
   const y = (alpha) => bottom - ((bottom - top) * alpha) / highest
-  text(svg, left, 12, "α over the run: how strongly content is suppressed")
+  text(svg, left, 12, say("α over the run: how strongly content is suppressed"))
   for (const share of [0, 1]) {
     line(svg, left, y(share * highest), right, y(share * highest), FAINT)
     text(svg, left - 5, y(share * highest) + 3, short(share * highest), "end")
   }
-  text(svg, left, bottom + 13, "noise")
-  text(svg, right, bottom + 13, "image", "end")
+  text(svg, left, bottom + 13, say("noise"))
+  text(svg, right, bottom + 13, say("image"), "end")
   const curve = Array.from({ length: FINENESS + 1 }, (_, i) => i / FINENESS)
   const points = curve.map((p) => `${x(p).toFixed(1)},${y(alphaAt(p, knobs)).toFixed(1)}`).join(" ")
   svg.append(element("polyline", { points, fill: "none", stroke: AFTER, "stroke-width": 2, "data-sid": "alpha" }))
@@ -56,7 +57,7 @@ function drawRun(svg, knobs, steps) {
 function drawBars(svg, knobs, steps, layer) {
   const { left, right, top, bottom } = BARS
   if (!layer) {
-    text(svg, left, top, "Singular values, before and after: once it has run.")
+    text(svg, left, top, say("Singular values, before and after: once it has run."))
     return
   }
   const alpha = strongest(knobs, steps)
@@ -70,7 +71,7 @@ function drawBars(svg, knobs, steps, layer) {
   const highest = Math.max(...scaled.flat()) || 1
   const wide = (right - left) / values.length
   const height = (value) => ((bottom - top) * value) / highest
-  const share = `${Math.round(100 * kept(values, gains))} % of energy left`
+  const share = say("{share} % of energy left", { share: Math.round(100 * kept(values, gains)) })
   text(svg, left, top - 8, `${layer.name}: ${share}`).dataset.sid = "kept"
   text(svg, left - 5, top + 6, short(highest), "end")
   text(svg, left - 5, bottom + 3, "0", "end")
@@ -87,7 +88,7 @@ function drawBars(svg, knobs, steps, layer) {
     })
   }
   line(svg, left, bottom, right, bottom, FAINT)
-  const legend = [["left", AFTER, 0], ["taken out", BEFORE, 40], ["style-negative", NEGATIVE, 104]]
+  const legend = [[say("left"), AFTER, 0], [say("taken out"), BEFORE, 40], [say("style-negative"), NEGATIVE, 104]]
   for (const [said, fill, x] of negative ? legend : legend.slice(0, 2)) {
     svg.append(element("rect", { x: left + x, y: LEGEND - 7, width: 8, height: 8, fill }))
     text(svg, left + x + 12, LEGEND, said)

@@ -2,7 +2,9 @@
 // same size.
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { addLines, describedInputs, watch, widgetOf } from "./pack.mjs"
+import { addLines, describedInputs, source, watch, widgetOf } from "./pack.mjs"
+import { duration } from "./panel/dom.mjs"
+import { say } from "./words.mjs"
 
 const KEPT = "sid.measured" // in the browser's storage: { size: { seconds (of an iteration), memory } }
 const MOST = 50 // sizes
@@ -17,7 +19,7 @@ app.registerExtension({
   name: "sid.expected",
   setup() {
     api.addEventListener("progress_text", ({ detail }) => note(detail.nodeId, detail.text))
-    api.addEventListener("sid.training", ({ detail }) => detail.text && count(detail.node, detail.iteration))
+    api.addEventListener("sid.training", ({ detail }) => detail.text && count(detail))
   },
   nodeCreated(node) {
     if (node.comfyClass !== "SiDDistill") return
@@ -30,44 +32,33 @@ function linesOf(node) {
   const lines = []
   const preset = widgetOf(node, "preset")?.value
   const decided = describedInputs(node).preset?.decides?.[preset]
-  if (decided) lines.push({ text: `preset: ${Object.entries(decided).map(worded).join(", ")}`, kind: "said" })
+  if (decided) lines.push({ text: say("preset: {values}", { values: Object.entries(decided).map(worded).join(", ") }), kind: "said" })
   const known = stored()[sizeOf(node)]
   if (!known?.seconds)
-    return [...lines, { text: "time and memory: known after the first iterations", kind: "quiet" }]
+    return [...lines, { text: say("time and memory: known after the first iterations"), kind: "quiet" }]
   const iterations = widgetOf(node, "iterations").value
-  lines.push({ text: `about ${duration(known.seconds * iterations)} for ${iterations} iterations, as last time at this size`, kind: "said" })
+  const expected = { time: duration(known.seconds * iterations), iterations }
+  lines.push({ text: say("about {time} for {iterations} iterations, as last time at this size", expected), kind: "said" })
   if (known.memory) lines.push({ text: known.memory, kind: "quiet" })
   return lines
 }
 
 const worded = ([name, value]) => `${name.replaceAll("_", " ")} ${value}`
 
-/** Such as "42 s", "3 min" or "2 h 5 min". */
-export function duration(seconds) {
-  if (seconds < 90) return `${Math.round(seconds)} s`
-  const minutes = Math.round(seconds / 60)
-  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`
-}
-
 /** What decides how long an iteration takes, as one short text: settings, and all that feeds model and size. */
 function sizeOf(node) {
   const seen = new Set([node])
   const told = [SIZED_BY.map((name) => widgetOf(node, name)?.value)]
-  const queue = WIRES.map((wire) => source(node, wire))
+  const queue = WIRES.map((wire) => source(node, (input) => input.name === wire))
   while (queue.length) {
     const next = queue.shift()
     if (!next || seen.has(next)) continue
     seen.add(next)
     const widgets = (next.widgets ?? []).filter(({ name, serialize }) => serialize !== false && !WITHOUT.test(name))
     told.push([next.type, ...widgets.map(({ value }) => (typeof value === "object" ? null : value))])
-    queue.push(...(next.inputs ?? []).map((input) => source(next, input.name)))
+    queue.push(...(next.inputs ?? []).map((input) => source(next, (other) => other === input)))
   }
   return digest(JSON.stringify(told))
-}
-
-function source(node, name) {
-  const slot = node.inputs?.findIndex((input) => input.name === name && input.link != null) ?? -1
-  return slot < 0 ? null : node.getInputNode(slot)
 }
 
 function digest(text) {
@@ -111,16 +102,11 @@ function note(id, text) {
   if (node) store(sizeOf(node), { memory })
 }
 
-/** Measure from the first iterations on, so that what was waited for before them is not counted. */
-function count(id, iteration) {
+/** What an iteration takes of late, as the server has measured it. */
+function count({ node: id, iteration, iteration_s: seconds }) {
   const node = nodeOf(id)
   if (!node) return
-  const now = performance.now()
   const begun = running.get(id)
-  if (!begun || iteration < begun.iteration) {
-    running.set(id, { iteration, now, size: sizeOf(node) })
-    return
-  }
-  const done = iteration - begun.iteration
-  if (done >= WARM_UP && begun.size) store(begun.size, { seconds: (now - begun.now) / 1000 / done })
+  if (!begun || iteration < begun.iteration) running.set(id, { iteration, size: sizeOf(node) })
+  else if (iteration - begun.iteration >= WARM_UP) store(begun.size, { seconds })
 }

@@ -2,6 +2,7 @@
 // ("advanced"); of ComfyUI's own, newer Nodes 2.0 alone fold it.
 import { app } from "../../scripts/app.js"
 import { describedInputs, isOurs, watch } from "./pack.mjs"
+import { say } from "./words.mjs"
 
 app.registerExtension({
   name: "sid.folded",
@@ -33,7 +34,7 @@ function fold(node, folded, described) {
         widget.hidden = !shown // in the classic node
         widget.computeSize = shown ? undefined : () => [0, -GAP] // for which ComfyUI 0.3 else leaves room
       }
-      button.label = shown ? "▴ fewer settings" : `▾ ${folded.length} more settings`
+      button.label = shown ? `▴ ${say("fewer settings")}` : `▾ ${say("{count} more settings", { count: folded.length })}`
     })
     if (!foldsItself) foldRows(node, folded, !shown)
   }

@@ -31,10 +31,29 @@ export function redraw(node) {
   node.setDirtyCanvas?.(true, true)
 }
 
-/** The node that the input is wired to; null where there is none, or it is outside of the subgraph. */
-export function feeding(node, matches) {
-  const slot = node.inputs?.findIndex(matches) ?? -1
-  return slot < 0 ? null : (node.getInputNode(slot) ?? null)
+const OUTSIDE = -10 // where links come from that enter a subgraph
+
+/** The node whose output comes in at the input, out of a subgraph or into one too; null where none is seen. */
+export function source(node, matches) {
+  return origin(node.graph, node.inputs?.find(matches)?.link)
+}
+
+function origin(graph, id) {
+  const link = id == null ? null : graph?.getLink(id)
+  if (!link) return null
+  if (link.origin_id === OUTSIDE) {
+    const around = holders(graph)
+    return around.length === 1 ? origin(around[0].graph, around[0].inputs[link.origin_slot]?.link) : null
+  }
+  const node = graph.getNodeById(link.origin_id)
+  return node?.subgraph ? origin(node.subgraph, node.subgraph.outputs[link.origin_slot]?.linkIds[0]) : (node ?? null)
+}
+
+/** The nodes, in whatever graph, that this subgraph is inside of: more than one where it is used more than once. */
+function holders(subgraph) {
+  const { rootGraph } = subgraph
+  const graphs = [rootGraph, ...rootGraph.subgraphs.values()]
+  return graphs.flatMap((graph) => graph.nodes.filter((node) => node.subgraph === subgraph))
 }
 
 const BYPASSED = 4
@@ -45,7 +64,7 @@ export function upModel(node, isIt) {
   const isModel = (input) => input.type === "MODEL" || (input.type === "*" && input.link != null)
   let last = node
   for (let i = 0; i < LONGEST_CHAIN; i++) {
-    const next = feeding(last, isModel)
+    const next = source(last, isModel)
     if (!next) return { found: null, complete: i > 0 && !last.inputs?.some(isModel) }
     if (next.mode !== BYPASSED && isIt(next)) return { found: next, complete: true }
     last = next

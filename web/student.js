@@ -2,7 +2,8 @@
 // what contradicts it.
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { addLines, feeding, upModel, watch, widgetOf } from "./pack.mjs"
+import { addLines, source, upModel, watch, widgetOf } from "./pack.mjs"
+import { say } from "./words.mjs"
 
 const WHO = { SiDLoadStudent: ofFile, SiDDistill: ofDistillation, SiDDemoModel: ofDemo }
 const FOLDERS = ["diffusion_models", "loras"] // in the order of SiD Load Student
@@ -23,25 +24,26 @@ function linesOf(node) {
   if (student?.steps) return [{ text: inWords(student), kind: "said" }, ...contradictions(node, student)]
   if (student?.unknown) return [{ text: student.unknown, kind: "quiet" }]
   if (student?.trouble) return [{ text: `⚠ ${student.trouble}`, kind: "warning" }]
-  if (!complete) return [{ text: "no student is seen here yet", kind: "quiet" }]
+  if (!complete) return [{ text: say("no student is seen here yet"), kind: "quiet" }]
   if (widgetOf(node, "steps")?.value === 0 && !isWired(node, "steps"))
-    return [{ text: "⚠ Set steps, or connect a student: this model is none.", kind: "warning" }]
-  return [{ text: "this model is no student", kind: "quiet" }]
+    return [{ text: `⚠ ${say("Set steps, or connect a student: this model is none.")}`, kind: "warning" }]
+  return [{ text: say("this model is no student"), kind: "quiet" }]
 }
 
 function inWords({ steps, t_init, noise_mode }) {
-  const from = t_init ? ` from t_init ${t_init}` : ""
-  const noise = noise_mode && noise_mode !== "fresh" ? `, noise ${noise_mode}` : ""
-  return `student: ${steps} step${steps > 1 ? "s" : ""}${from}${noise}, CFG 1`
+  const count = steps > 1 ? say("student: {steps} steps", { steps }) : say("student: 1 step")
+  const from = t_init ? say(" from t_init {t_init}", { t_init }) : ""
+  const noise = noise_mode && noise_mode !== "fresh" ? say(", noise {noise_mode}", { noise_mode }) : ""
+  return `${count}${from}${noise}${say(", CFG 1")}`
 }
 
 function* contradicted(node, student) {
   for (const name of ["steps", "t_init"]) {
     const value = widgetOf(node, name)?.value
     if (student[name] && value && value !== student[name] && !isWired(node, name))
-      yield `Set ${name} to 0 or ${student[name]}: it is ${value}.`
+      yield say("Set {name} to 0 or {own}: it is {value}.", { name, own: student[name], value })
   }
-  for (const cfg of guidances(node)) if (cfg !== 1) yield `Set CFG to 1 on the sampler: it is ${cfg}.`
+  for (const cfg of guidances(node)) if (cfg !== 1) yield say("Set CFG to 1 on the sampler: it is {cfg}.", { cfg })
 }
 
 const contradictions = (node, student) =>
@@ -55,7 +57,7 @@ function guidances(node) {
     output.type === "SIGMAS" ? (node.getOutputNodes(slot) ?? []) : [],
   )
   return sigmas
-    .flatMap((sampler) => [sampler, feeding(sampler, (input) => input.type === "GUIDER")])
+    .flatMap((sampler) => [sampler, source(sampler, (input) => input.type === "GUIDER")])
     .filter((other) => other && !isWired(other, "cfg"))
     .map((other) => widgetOf(other, "cfg")?.value)
     .filter((value) => typeof value === "number")
@@ -74,9 +76,9 @@ const files = new Map()
 
 function ofFile(node) {
   const name = widgetOf(node, "student")?.value
-  if (!name || isWired(node, "student")) return { unknown: "which student is known when it runs" }
+  if (!name || isWired(node, "student")) return { unknown: say("which student is known when it runs") }
   if (!files.has(name)) {
-    files.set(name, { unknown: "reading the student's file …" })
+    files.set(name, { unknown: say("reading the student's file …") })
     read(name).then((said) => {
       files.set(name, said)
       // A file that is not there, or is written again, may be another one later.
@@ -95,12 +97,12 @@ async function read(name) {
   } catch {
     // A server that is not reached is no fault of the file.
   }
-  return { unknown: "the student's steps are known when it runs" }
+  return { unknown: say("the student's steps are known when it runs") }
 }
 
 function asStudent(metadata) {
   if (!Object.keys(metadata).some((key) => key.startsWith("sid."))) {
-    return { unknown: "a file of others: whether it is a student, and its steps, are known when it runs" }
+    return { unknown: say("a file of others: whether it is a student, and its steps, are known when it runs") }
   }
   try {
     const [steps, t_init, noise_mode] = ["steps", "t_init", "noise_mode"].map((key) => JSON.parse(metadata[`sid.${key}`]))
@@ -108,5 +110,5 @@ function asStudent(metadata) {
   } catch {
     // Said below.
   }
-  return { trouble: "Save the student anew: its file does not say how it is to be run." }
+  return { trouble: say("Save the student anew: its file does not say how it is to be run.") }
 }

@@ -186,7 +186,8 @@ class SiDZeroCFGGuider(Node):
             display_name="SiD Zero-CFG Guider",
             category="SiD/guiders",
             description="No guidance of the teacher and no text in the fake score: one forward everywhere, so the "
-            "fastest to sample and to distil. Meant for learning from real pictures too; from prompts alone, choose LSG.",
+            "fastest to sample and to distil. Meant for learning from real pictures too; from prompts alone, choose "
+            "LSG.",
             inputs=_inputs(),
             outputs=[io.Guider.Output(display_name="guider")],
         )

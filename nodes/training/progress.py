@@ -1,6 +1,7 @@
 """What a distillation tells while it trains: the bar, the console, and events for the panel in the browser."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from ..host import browsers
 from ..host.progress import Progress, duration
 
 EVENT = "sid.training"
+RECENT = 50  # iterations that the rate is of
 
 
 class TrainingProgress(Progress):
@@ -30,20 +32,28 @@ class TrainingProgress(Progress):
 
     def begin(self, first: int) -> None:
         """The clock starts now; `first`: the iteration that a continued run goes on from."""
-        self.began, self.first = time.monotonic(), first
+        self.first, self.recent = first, deque([(first, time.monotonic())], RECENT + 1)
         self._send({"iteration": first, "iterations": self.total})
 
     def update(self, iteration: int, note: str) -> None:
         """After an iteration; `note`: such as the losses."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.bar.update_absolute(iteration, self.total)
-        seconds = time.monotonic() - self.began
-        done = iteration - self.first
-        left = seconds / done * (self.total - iteration)
-        rate = done * self.batch / seconds
-        self.numbers = {"iteration": iteration, "iterations": self.total, "rate": rate, "left_s": left}
+        seconds = self._seconds(iteration)
+        left, rate = seconds * (self.total - iteration), self.batch / seconds
+        self.numbers = {"iteration": iteration, "iterations": self.total}
+        self.numbers |= {"iteration_s": seconds, "rate": rate, "left_s": left}
         text = f"step {iteration}/{self.total}, {note}, {rate:.1f} images/s, {duration(left)} left"
         self._say(text, last=iteration == self.total)
+
+    def _seconds(self, iteration: int) -> float:
+        """Of an iteration, with all that is done between two, over the last of them. The first, in which much is made
+        ready, counts only until there is another."""
+        self.recent.append((iteration, time.monotonic()))
+        if len(self.recent) == 3 and self.recent[0][0] == self.first:
+            self.recent.popleft()
+        (before, began), (after, now) = self.recent[0], self.recent[-1]
+        return max(now - began, 1e-9) / (after - before)
 
     @contextmanager
     def ending(self) -> Iterator[None]:

@@ -26,7 +26,9 @@ BUILD = """({ file, steps, cfg, kind }) => {
   set(sampler, "cfg", cfg)
 }"""
 LINES = """() => {
-  const node = window.app.graph._nodes.find((node) => node.type === "SiDScheduler")
+  const { graph } = window.app
+  const all = [graph, ...graph.subgraphs.values()].flatMap((each) => [...each._nodes])
+  const node = all.find((node) => node.type === "SiDScheduler")
   const box = node.widgets.find((widget) => widget.name === "student_says").element
   const said = [...box.children].map((line) => line.textContent)
   return said.length && !said[0].includes("…") ? said : null
@@ -69,6 +71,33 @@ def test_the_students_own_steps_are_told_and_a_contradiction_is_marked(editor, s
             "student: 6 steps from t_init 700, CFG 1",
             "⚠ Set CFG to 1 on the sampler: it is 7.",
         ]
+
+
+INTO_SUBGRAPH = """(types) => {
+  const { graph } = window.app
+  graph.convertToSubgraph(new Set(graph._nodes.filter((node) => types.includes(node.type))))
+}"""
+
+
+@pytest.mark.parametrize(
+    "inside", [["SiDLoadStudent"], ["SiDLoadStudent", "LoraLoaderModelOnly"], ["LoraLoaderModelOnly"]]
+)
+def test_a_student_that_comes_out_of_a_subgraph_or_through_one_is_seen(editor, student, inside):
+    editor.page.evaluate(BUILD, {"file": student, "steps": 8, "cfg": 1, "kind": "SiDLoadStudent"})
+    editor.page.evaluate(INTO_SUBGRAPH, inside)
+    assert lines(editor) == ["student: 6 steps from t_init 700, CFG 1", "⚠ Set steps to 0 or 6: it is 8."]
+
+
+def test_a_student_outside_is_seen_from_within_a_subgraph_unless_that_is_used_twice(editor, student):
+    editor.page.evaluate(BUILD, {"file": student, "steps": 6, "cfg": 1, "kind": "SiDLoadStudent"})
+    editor.page.evaluate(INTO_SUBGRAPH, ["SiDScheduler", "LoraLoaderModelOnly"])
+    assert lines(editor) == ["student: 6 steps from t_init 700, CFG 1"]
+    editor.page.evaluate("""() => {
+      const { graph } = window.app
+      const used = graph._nodes.find((node) => node.subgraph)
+      graph.add(window.LiteGraph.createNode(used.type))
+    }""")
+    assert lines(editor) == ["no student is seen here yet"]
 
 
 def test_a_file_of_others_is_said_to_be_known_when_it_runs(editor, student):

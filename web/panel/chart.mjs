@@ -1,4 +1,5 @@
 // One curve over the iterations: faint as it is, and strong as it is smoothed.
+import { say } from "../words.mjs"
 import { h, number, svg } from "./dom.mjs"
 
 const HEIGHT = 64
@@ -9,7 +10,7 @@ export class Chart {
   /** title: "what: how to read it". select: told of a range of iterations that was dragged over, null for all. point:
    * told of the iteration under the pointer, null for none. */
   constructor(title, select, point) {
-    const [name, hint = ""] = title.split(/: (.*)/s)
+    const [name, hint = ""] = title.split(/[:：]\s*(.*)/s)
     this.value = h("b")
     this.plot = svg("svg", { height: HEIGHT, role: "img", "aria-label": title })
     const caption = h("figcaption", { title }, h("span", {}, name), h("i", {}, hint), this.value)
@@ -52,7 +53,7 @@ export class Chart {
     for (const [iteration, message] of warnings) {
       if (iteration < first || iteration > last) continue
       const mark = { class: "warning", x1: x(iteration), x2: x(iteration), y1: 0, y2: HEIGHT }
-      parts.push(svg("line", mark, svg("title", {}, `iteration ${number(iteration)}: ${message}`)))
+      parts.push(svg("line", mark, svg("title", {}, `${say("iteration {at}", { at: number(iteration) })}: ${message}`)))
     }
     if (at !== null) parts.push(svg("line", { class: "pointed", x1: x(at), x2: x(at), y1: 0, y2: HEIGHT }))
     if (drag) parts.push(svg("rect", { class: "drag", y: 0, height: HEIGHT, ...this.#dragged(size) }))

@@ -1,4 +1,5 @@
 // Elements, and how numbers are written. Text is always set as text: what comes out of files is no HTML.
+import { say } from "../words.mjs"
 
 const SVG = "http://www.w3.org/2000/svg"
 
@@ -30,9 +31,10 @@ export function number(value) {
 
 /** Seconds as "42 s", "3 min" or "2 h 5 min". */
 export function duration(seconds) {
-  if (seconds < 90) return `${Math.round(seconds)} s`
+  if (seconds < 90) return say("{count} s", { count: Math.round(seconds) })
   const minutes = Math.round(seconds / 60)
-  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`
+  if (minutes < 90) return say("{count} min", { count: minutes })
+  return say("{hours} h {minutes} min", { hours: Math.floor(minutes / 60), minutes: minutes % 60 })
 }
 
 /** Bytes as "3.2 GB". */

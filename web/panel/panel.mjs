@@ -1,4 +1,5 @@
 // The panel: how the run stands, its curves and pictures, and the two things that can be done about it.
+import { say } from "../words.mjs"
 import { Chart } from "./chart.mjs"
 import { duration, gigabytes, h, number } from "./dom.mjs"
 import { Pictures } from "./pictures.mjs"
@@ -9,7 +10,6 @@ const MARGINS = 20 // px, above and below it in the classic editor
 const CLOSED = 58
 const OPEN = 460
 const STYLE = new URL("./panel.css", import.meta.url).href
-const NO_OTHER = "no other run"
 const ALL_MS = 30_000 // the oldest that the list of runs may be
 
 export class Panel {
@@ -78,21 +78,25 @@ export class Panel {
     this.dot = h("span", { class: "dot" })
     this.said = h("span", { class: "said", role: "status" })
     this.stop = button(
-      "Stop and save",
-      "End after this iteration: the student comes out, and what was learnt is saved.",
+      say("Stop and save"),
+      say("End after this iteration: the student comes out, and what was learnt is saved."),
       () => this.run.stop(),
       { class: "stop", hidden: true },
     )
-    this.toggle = button("▸", "Show or hide curves and pictures", () => this.#fold(!this.open), {
+    this.toggle = button("▸", say("Show or hide curves and pictures"), () => this.#fold(!this.open), {
       class: "toggle",
       hidden: true,
     })
     this.bar = h("div", { class: "bar" }, h("div"))
     this.facts = h("span", { class: "facts" })
-    this.path = h("input", { class: "path", readonly: true, "aria-label": "the run's folder", size: 1 })
+    this.path = h("input", { class: "path", readonly: true, "aria-label": say("the run's folder"), size: 1 })
     this.pictures = new Pictures()
     this.halves = h("div", { class: "halves", "data-shown": "curves" }, this.#curves(), this.pictures.element)
-    const copy = button("Copy", "Copy the folder's name, which is in ComfyUI's output folder", () => this.#copy())
+    const copy = button(
+      say("Copy"),
+      say("Copy the folder's name, which is in ComfyUI's output folder"),
+      () => this.#copy(),
+    )
     this.body = h(
       "div",
       { class: "body", hidden: true },
@@ -111,18 +115,22 @@ export class Panel {
 
   #curves() {
     const redraw = () => this.draw()
-    const amount = { type: "range", min: 0, max: 0.98, step: 0.02, value: 0.8, "aria-label": "smoothing" }
+    const amount = { type: "range", min: 0, max: 0.98, step: 0.02, value: 0.8, "aria-label": say("smoothing") }
     this.smoothing = h("input", { ...amount, input: redraw })
-    this.whole = h("button", { title: "Show all iterations", hidden: true, click: () => this.#select(null) }, "All")
+    this.whole = h(
+      "button",
+      { title: say("Show all iterations"), hidden: true, click: () => this.#select(null) },
+      say("All"),
+    )
     this.compare = h(
       "select",
-      { "aria-label": "compare with", focus: () => this.#list(), change: () => this.#compare() },
-      h("option", { value: "" }, NO_OTHER),
+      { "aria-label": say("compare with"), focus: () => this.#list(), change: () => this.#compare() },
+      h("option", { value: "" }, say("no other run")),
     )
     this.warnings = h("ul", { class: "warnings" })
     this.where = h("div", { class: "where" })
     this.grid = h("div", { class: "grid" }, this.where)
-    const tools = [h("label", {}, "smooth", this.smoothing), this.whole, h("label", {}, "compare with", this.compare)]
+    const tools = [h("label", {}, say("smooth"), this.smoothing), this.whole, h("label", {}, say("compare with"), this.compare)]
     return h("section", { class: "curves" }, h("div", { class: "tools" }, ...tools), this.warnings, this.grid)
   }
 
@@ -134,7 +142,7 @@ export class Panel {
       }
       return h("button", { "data-tab": shown, click: choose }, title)
     }
-    return [tab("curves", "Curves"), tab("pictures", "Pictures")]
+    return [tab("curves", say("Curves")), tab("pictures", say("Pictures"))]
   }
 
   /** Before the browser shows its next frame, and so never while nobody can see it. */
@@ -168,15 +176,15 @@ export class Panel {
   #tell() {
     const { rate, left_s: left, memory } = this.run.live ?? {}
     const facts = []
-    if (rate !== undefined) facts.push(`${number(rate)} images/s`, `${duration(left)} left`)
+    if (rate !== undefined) facts.push(say("{rate} images/s", { rate: number(rate) }), say("{time} left", { time: duration(left) }))
     if (memory) {
-      const where = memory.device === "cpu" ? "RAM" : "GPU memory"
-      facts.push(`${gigabytes(memory.used)} of ${gigabytes(memory.total)} ${where}`)
+      const of = { used: gigabytes(memory.used), total: gigabytes(memory.total) }
+      facts.push(memory.device === "cpu" ? say("{used} of {total} RAM", of) : say("{used} of {total} GPU memory", of))
     }
     this.facts.textContent = facts.join(" · ")
     if (this.told === this.run.state.cursor) return
     this.told = this.run.state.cursor
-    const line = ([iteration, message]) => h("li", {}, h("b", {}, `iteration ${number(iteration)} `), message)
+    const line = ([iteration, message]) => h("li", {}, h("b", {}, say("iteration {at}", { at: number(iteration) }), " "), message)
     this.warnings.replaceChildren(...this.run.warnings.map(line))
   }
 
@@ -184,8 +192,9 @@ export class Panel {
     const { run, other } = this
     const range = this.range ?? [0, Math.max(run.state.trained, other?.state?.trained ?? 0, 1)]
     this.whole.hidden = !this.range
-    const all = `iterations ${range.map(number).join(" to ")}; drag over a curve for a part`
-    this.where.textContent = this.at === null ? all : `iteration ${number(this.at)}`
+    const [from, to] = range.map(number)
+    const all = say("iterations {from} to {to}; drag over a curve for a part", { from, to })
+    this.where.textContent = this.at === null ? all : say("iteration {at}", { at: number(this.at) })
     for (const [order, [name, title]] of Object.entries(run.titles).entries()) {
       const points = run.curves[name]
       if (!points) {
@@ -194,7 +203,7 @@ export class Panel {
         continue
       }
       if (!this.charts.has(name)) {
-        const chart = new Chart(title, (chosen) => this.#select(chosen), (at) => this.#point(at))
+        const chart = new Chart(say(title), (chosen) => this.#select(chosen), (at) => this.#point(at))
         chart.element.style.order = order
         this.charts.set(name, chart)
         this.grid.append(chart.element)
@@ -228,7 +237,7 @@ export class Panel {
     const names = (await listRuns(this.api)).map(({ run }) => run).filter((name) => name !== this.run.name)
     const chosen = this.compare.value
     const option = (name) => h("option", { value: name }, name)
-    this.compare.replaceChildren(h("option", { value: "" }, NO_OTHER), ...names.map(option))
+    this.compare.replaceChildren(h("option", { value: "" }, say("no other run")), ...names.map(option))
     this.compare.value = names.includes(chosen) ? chosen : ""
   }
 
