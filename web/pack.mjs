@@ -41,7 +41,7 @@ export function source(node, matches) {
 function origin(graph, id) {
   const link = id == null ? null : graph?.getLink(id)
   if (!link) return null
-  if (link.origin_id === OUTSIDE) {
+  if (Number(link.origin_id) === OUTSIDE) {
     const around = holders(graph)
     return around.length === 1 ? origin(around[0].graph, around[0].inputs[link.origin_slot]?.link) : null
   }

@@ -1,5 +1,6 @@
 """The two ways in which the editor draws nodes: on a canvas, and as elements of the page (Nodes 2.0)."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,9 @@ SHOWN = {
     }""",
 }
 
+VALUE = """([type, name]) =>
+  window.app.graph._nodes.find((node) => node.type === type).widgets.find((widget) => widget.name === name).value"""
+
 
 @contextmanager
 def drawn_as(editor: Editor, kind: str) -> Iterator[None]:
@@ -35,7 +39,12 @@ def drawn_as(editor: Editor, kind: str) -> Iterator[None]:
         editor.page.evaluate(SET, False)
 
 
-def shown_number(editor: Editor, kind: str, node: str, name: str) -> str:
-    """What a number's widget reads, on the first node of that type."""
+def shown_number(editor: Editor, kind: str, node: str, name: str, drawn_s: float = 10) -> float:
+    """What a number's widget reads once it is drawn as it is, on the first node of that type; after so many seconds what
+    it reads by then."""
     editor.page.wait_for_function(SHOWN[kind], arg=[node, name])
-    return editor.page.evaluate(SHOWN[kind], [node, name])
+    value = editor.page.evaluate(VALUE, [node, name])
+    end = time.monotonic() + drawn_s
+    while (shown := float(editor.page.evaluate(SHOWN[kind], [node, name]))) != value and time.monotonic() < end:
+        editor.page.wait_for_timeout(100)
+    return shown

@@ -35,7 +35,7 @@ SMALL = {
 def test_small_numbers_read_as_they_are(editor, node, kind):
     with drawn_as(editor, kind):
         editor.page.evaluate(ADD, [node, SMALL[node]])
-        shown = {name: float(shown_number(editor, kind, node, name)) for name in SMALL[node]}
+        shown = {name: shown_number(editor, kind, node, name) for name in SMALL[node]}
     assert shown == SMALL[node]
 
 
