@@ -12,6 +12,12 @@ app.registerExtension({
     api.addEventListener("sid.training", ({ detail }) => {
       for (const panel of panels) panel.hear(detail)
     })
+    api.addEventListener("progress_text", ({ detail }) => {
+      for (const panel of panels) panel.hearText(detail.nodeId, detail.text)
+    })
+    api.addEventListener("executing", () => {
+      for (const panel of panels) panel.forgetText() // the node is about to begin, or has ended
+    })
   },
   nodeCreated(node) {
     if (node.comfyClass !== "SiDDistill") return

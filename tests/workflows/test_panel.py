@@ -133,6 +133,18 @@ def test_a_run_from_elsewhere_is_found_by_its_name_and_what_it_says_is_text(dist
     assert distilling.errors == []
 
 
+def test_what_comes_before_training_is_told_until_the_node_ends(distilling):
+    send = "([kind, detail]) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent(kind, { detail }))"
+    name_run(distilling, "not yet")
+    said(distilling, "No run of this name yet")
+    node = str(distilling.page.evaluate(f"() => {DISTILL}.id"))
+    distilling.page.evaluate(send, ["progress_text", {"nodeId": "99", "text": "of another node"}])
+    distilling.page.evaluate(send, ["progress_text", {"nodeId": node, "text": "encoding prompts: 64/1797\n· a remark"}])
+    said(distilling, "^encoding prompts: 64/1797$")
+    distilling.page.evaluate(send, ["executing", None])
+    said(distilling, "No run of this name yet")
+
+
 def test_dragging_over_a_curve_shows_a_part_and_all_is_a_click_away(distilling, finished):
     page = distilling.page
     name_run(distilling, finished)

@@ -20,6 +20,7 @@ export class Panel {
     this.other = null
     this.range = null // of iterations; null is all
     this.at = null
+    this.text = null // of the node, until it trains
     this.charts = new Map()
     this.open = false
     this.height = CLOSED
@@ -40,9 +41,27 @@ export class Panel {
 
   /** A `sid.training` event of any run. */
   hear(event) {
-    const ours = this.#name() === null ? String(event.node).split(":").at(-1) === String(this.node.id) : null
+    const ours = this.#name() === null ? this.#isOurs(event.node) : null
     if (ours && event.run !== this.run?.name) this.#show(event.run)
     if (event.run === this.run?.name) this.run.hear(event)
+  }
+
+  /** What the node of that id says, which is how far it is with what comes before training. */
+  hearText(id, text) {
+    if (!this.#isOurs(id)) return
+    this.text = text.split("\n")[0]
+    this.draw()
+  }
+
+  forgetText() {
+    if (!this.text) return
+    this.text = null
+    this.draw()
+  }
+
+  /** Whether that is this node's id, within whatever subgraph. */
+  #isOurs(id) {
+    return String(id).split(":").at(-1) === String(this.node.id)
   }
 
   /** What is typed as run_name; null where it comes over a wire. */
@@ -155,7 +174,7 @@ export class Panel {
 
   #draw() {
     const { run } = this
-    const [kind, sentence] = standing(run)
+    const [kind, sentence] = standing(run, this.text)
     this.dot.dataset.kind = kind
     this.said.textContent = this.said.title = sentence
     this.stop.hidden = !(run?.live && run.state?.here !== "stopping") && run?.state?.here !== "training"

@@ -2,8 +2,10 @@
 import { say } from "../words.mjs"
 import { number } from "./dom.mjs"
 
-/** run: as in run.mjs, or null where the node does not know its name. → [kind of the dot before it, sentence]. */
-export function standing(run) {
+/** run: as in run.mjs, or null where the node does not know its name. text: what the node says before it trains, or
+ * null. → [kind of the dot before it, sentence]. */
+export function standing(run, text) {
+  if (text && run?.live?.iteration === undefined) return ["busy", text]
   if (!run) return ["idle", say("run_name comes over a wire: the run is shown once it trains.")]
   const { state, live } = run
   if (live?.iteration !== undefined) {
