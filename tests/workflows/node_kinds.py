@@ -40,7 +40,7 @@ def drawn_as(editor: Editor, kind: str) -> Iterator[None]:
 
 
 def shown_number(editor: Editor, kind: str, node: str, name: str, drawn_s: float = 10) -> float:
-    """What a number's widget reads, on the first node of that type: once it is drawn as it is, or by so many seconds."""
+    """What a number's widget reads, on the first node of that type: once drawn as it is, or after so many seconds."""
     editor.page.wait_for_function(SHOWN[kind], arg=[node, name])
     value = editor.page.evaluate(VALUE, [node, name])
     end = time.monotonic() + drawn_s
