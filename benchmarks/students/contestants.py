@@ -11,25 +11,28 @@ SID, DMD2, LCM = "SiD", "DMD2", "LCM"  # how a student is trained
 RATES = (5e-4, 1e-3, 2e-3)  # of the student; each method has them all
 SID_FAKE_RATE = 2.0  # times the student's, as the demo's own students have it
 GUIDANCES = (2.0, 3.0, 4.5)
-ADVERSARIAL_WEIGHTS = (3e-4, 1e-3, 3e-3)
+ADVERSARIAL_WEIGHTS = (1e-3, 3e-3, 1e-2)
 ADVERSARIAL_WARM_UP = 160  # images: a quarter of a trial, all of which the product's default would take
 STUDENT_RANK, FAKE_RANK = 12, 16
 LORA_TARGETS = "all linear and convolution layers"
 EMA_HALF_LIFE = 1000.0  # images
 STEPS = (4, 2, 1)
-DMD2_T_INIT = LCM_T_INIT = 999.0
+T_INITS = (625.0, 800.0, 999.0)
+THEIR_T_INIT = {SID: 625.0, DMD2: 999.0, LCM: 999.0}  # in their authors' way
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One cell of the grid: the student's learning rate, and the method's own knob."""
+    """One cell of the grid: the student's learning rate, the method's own knob, and its t_init, None for its own."""
 
     rate: float
     knob: float
+    t_init: float | None = None
 
     @property
     def name(self) -> str:
-        return f"rate_{self.rate:g}_knob_{self.knob:g}"
+        start = f"_t_init_{self.t_init:g}" if self.t_init else ""
+        return f"rate_{self.rate:g}_knob_{self.knob:g}{start}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ class Contestant:
         rate, knob = RATES[len(RATES) // 2], self.knobs[len(self.knobs) // 2]
         return [Choice(r, knob) for r in RATES] + [Choice(rate, k) for k in self.knobs if k != knob]
 
+    @property
+    def t_init(self) -> float:
+        """The noisiest time of a student, as its authors have it."""
+        return THEIR_T_INIT[self.trainer]
+
+    def other_t_inits(self) -> list[float]:
+        """What the best of the grid is tried from after it. One that begins as a student keeps that one's."""
+        return [] if self.begins_from else [t for t in T_INITS if t != self.t_init]
+
     def trained_for(self, steps: int) -> int:
         """An LCM is of no number of steps: the one tuned for 4 is sampled in 2 as well."""
         return tuned_at(steps) if self.trainer == LCM else steps
@@ -71,6 +83,7 @@ class Contestant:
         common = Settings(
             self.guidance(choice.knob),
             steps=steps,
+            t_init=choice.t_init or self.t_init,
             batch=batch,
             student_learning_rate=choice.rate,
             fake_learning_rate=self.fake_rate * choice.rate,
@@ -100,23 +113,24 @@ def teacher_alone(name: str) -> Any:
     return lambda knob: Guidance(1.0, 1.0, knob, name)
 
 
-DMD2_SETTINGS = of(t_init=DMD2_T_INIT, fake_updates=5, caption_dropout=0.0, gradient_norm=10.0)
+DMD2_SETTINGS = of(fake_updates=5, caption_dropout=0.0, gradient_norm=10.0)
 ADVERSARIAL = {"knob": "weight of the adversarial term", "knobs": ADVERSARIAL_WEIGHTS, "settings": adversarial}
-ZERO, ANTI = (lambda knob: Guidance.zero_cfg()), (lambda knob: Guidance.anti_cfg())
+LSG_SCALE = 2.0  # where another knob is tried
+ZERO, ANTI, LSG = (
+    (lambda knob: Guidance.zero_cfg()),
+    (lambda knob: Guidance.anti_cfg()),
+    (lambda knob: Guidance.lsg(LSG_SCALE)),
+)
 CONTESTANTS = (
     Contestant("sid_lsg", "SiD, LSG", SID, "guidance scale κ", GUIDANCES, Guidance.lsg),
     Contestant("sid_zero", "SiD, Zero-CFG", SID, "α of the loss", (0.8, 1.0, 1.2), ZERO, lambda knob: {"alpha": knob}),
     Contestant("sid_anti", "SiD, Anti-CFG", SID, "fake score's scale κ", (-0.5, -1.0, -2.0), Guidance.anti_cfg),
+    Contestant("sida_lsg", "SiD, LSG, adversarial", SID, guidance=LSG, real_pictures=True, **ADVERSARIAL),
     Contestant("sida_zero", "SiD, Zero-CFG, adversarial", SID, guidance=ZERO, real_pictures=True, **ADVERSARIAL),
     Contestant("sida_anti", "SiD, Anti-CFG, adversarial", SID, guidance=ANTI, real_pictures=True, **ADVERSARIAL),
+    Contestant("sid2a_lsg", "SiD²A, LSG", SID, guidance=LSG, real_pictures=True, begins_from="sid_lsg", **ADVERSARIAL),
     Contestant(
-        "sid2a_zero",
-        "SiD²A, Zero-CFG",
-        SID,
-        guidance=ZERO,
-        real_pictures=True,
-        begins_from="sid_lsg",
-        **ADVERSARIAL,
+        "sid2a_zero", "SiD²A, Zero-CFG", SID, guidance=ZERO, real_pictures=True, begins_from="sid_lsg", **ADVERSARIAL
     ),
     Contestant(
         "dmd2",
@@ -148,7 +162,7 @@ CONTESTANTS = (
         "teacher's guidance scale 1 + ω",
         GUIDANCES,
         teacher_alone("lcm"),
-        of(t_init=LCM_T_INIT, gradient_norm=1.0),
+        of(gradient_norm=1.0),
         real_pictures=True,
         beta1=0.9,
     ),

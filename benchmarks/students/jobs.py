@@ -27,6 +27,7 @@ class Job:
             "seed": self.seed,
             "rate": self.choice.rate,
             "knob": self.choice.knob,
+            "t_init": self.choice.t_init or self.contestant.t_init,
             "batch": self.batch,
             "images": self.batch * self.iterations,
         }

@@ -17,9 +17,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ from contestants import (  # noqa: E402  the pack has its name only once it is l
 from jobs import Job, OutOfTimeError  # noqa: E402
 from pictures import FILE  # noqa: E402
 from records import file_of, keep, restore  # noqa: E402
-from stages import Places, final_job, read, trial_jobs  # noqa: E402
+from stages import Places, distance_of_best, final_job, read, trial_jobs  # noqa: E402
 from training import attention_in_float32  # noqa: E402
 
 from sid_pack.sid_core.files.atomic import replacing  # noqa: E402
@@ -92,17 +93,16 @@ class Race:
 
     def trials(self, contestant: Contestant) -> Iterator[Task]:
         for file, job in trial_jobs(contestant, self.sizes, self.places):
-            yield Task(file, lambda job=job, file=file: self._trial(job, file), lambda job=job: can_begin(job))
+            yield Task(file, lambda job=job, file=file: self._trial(job(), file), lambda job=job: job() is not None)
 
     def training(self, contestant: Contestant, steps: int, seed: int) -> Task:
         def job() -> Job | None:
             return final_job(contestant, steps, seed, self.sizes, self.places)
 
-        def ready() -> bool:
-            return (found := job()) is not None and can_begin(found)
-
         file = self.places.student(contestant, steps, seed)
-        return Task(self.places.trained(contestant, steps, seed), lambda: self._train(job(), file), ready)
+        return Task(
+            self.places.trained(contestant, steps, seed), lambda: self._train(job(), file), lambda: job() is not None
+        )
 
     def scores(self, contestant: Contestant, steps: int, seed: int) -> Task:
         student = self.places.student(contestant, steps, seed)
@@ -130,16 +130,25 @@ class Race:
         """In the order that they are best done in."""
         for contestant in contestants:
             yield from self.trials(contestant)
-        for seed in self.sizes.seeds:  # so that a race that runs out of time has all methods
-            for steps in STEPS:
-                for contestant in contestants:
-                    yield self.training(contestant, steps, seed)
-                    yield self.scores(contestant, steps, seed)
+        first, *others = self.sizes.seeds
+        # So that a race that runs out of time has all methods, and the spread of the nearest.
+        order = product([first], STEPS, contestants)
+        later = ((seed, steps, one) for one in self._nearest_first(contestants) for steps in STEPS for seed in others)
+        for seed, steps, contestant in chain(order, later):
+            yield self.training(contestant, steps, seed)
+            yield self.scores(contestant, steps, seed)
         yield from self.teachers()
 
-    def do(self, tasks: Sequence[Task]) -> None:
-        """All that is not done yet, waiting for what other processes are at. Raises OutOfTimeError."""
-        while left := [task for task in tasks if not task.result.exists()]:
+    def _nearest_first(self, contestants: Sequence[Contestant]) -> list[Contestant]:
+        """By their trials of 4 steps, as far as these are done."""
+        return sorted(contestants, key=lambda one: distance_of_best(one, max(STEPS), self.places))
+
+    def do(self, tasks: Callable[[], Iterable[Task]]) -> None:
+        """All that is not done yet, waiting for what other processes are at. Raises OutOfTimeError.
+
+        tasks: gives those that are known by now: which there are may depend on others' results.
+        """
+        while left := [task for task in tasks() if not task.result.exists()]:
             done = [task for task in left if task.ready() and self._do(task)]
             if not done and not any(task.ready() for task in left):
                 break  # what they wait for is not among them
@@ -186,10 +195,6 @@ class Race:
         except NotFiniteError as error:
             return job.facts() | {"diverged": str(error)}
         return job.facts() | {"training_forwards": cost.forwards, "training_seconds": cost.seconds}
-
-
-def can_begin(job: Job) -> bool:
-    return job.begins is None or job.begins.exists()
 
 
 def usable(names: Sequence[str], pictures: Path) -> list[Contestant]:
@@ -262,19 +267,20 @@ def main() -> None:
         return
     start()
     try:
-        race.do(list(asked_tasks(race, args)))
+        names = [args.method] if args.command == "train" else getattr(args, "methods", [])
+        race.do(partial(asked_tasks, race, args, usable(names, args.pictures)))
     except OutOfTimeError:
         print(f"{args.minutes:g} minutes are over; run it again to go on.")
 
 
-def asked_tasks(race: Race, args: argparse.Namespace) -> Iterator[Task]:
+def asked_tasks(race: Race, args: argparse.Namespace, contestants: Sequence[Contestant]) -> Iterator[Task]:
     if args.command == "run":
-        yield from race.all_tasks(usable(args.methods, args.pictures))
+        yield from race.all_tasks(contestants)
     elif args.command == "tune":
-        for contestant in usable(args.methods, args.pictures):
+        for contestant in contestants:
             yield from race.trials(contestant)
     elif args.command == "train":
-        for contestant in usable([args.method], args.pictures):
+        for contestant in contestants:
             task = race.training(contestant, args.steps, args.seed)
             if not task.result.exists() and not task.ready():
                 first = f", and train {contestant.begins_from}" if contestant.begins_from else ""

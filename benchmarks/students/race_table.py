@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from contestants import CONTESTANTS, STEPS, Contestant, Sizes, tuned_at
-from stages import Places, best_choice, read
+from stages import Places, best_choice, read, trials_of
 
 MEASURES = {  # set, measure, digits
     "distance": ("training", "distance", 1),
@@ -39,7 +39,7 @@ def report(places: Places, sizes: Sizes) -> str:
             "with those of the student that it began as. Training forwards: of one latent, all three networks.",
             table(heads, 1, rows),
             "Tuning: the distance of each trial to held-out pairs; bold is what was taken.",
-            table(["method", "steps", "rate", "knob", "distance"], 1, tuning),
+            table(["method", "steps", "rate", "knob", "t_init", "distance"], 1, tuning),
         ]
     )
 
@@ -78,14 +78,14 @@ def tuning_rows(contestant: Contestant, places: Places) -> list[list[str]]:
     rows = []
     for steps in sorted({tuned_at(steps) for steps in STEPS}, reverse=True):
         best = best_choice(contestant, steps, places)
-        for choice in contestant.grid():
+        for choice in trials_of(contestant, steps, places):
             file = places.trial(contestant, steps, choice)
             if file.exists():
                 distance = read(file)["distance"]
                 shown = "diverged" if distance is None else f"{distance:.1f}"
                 mark = "**" if choice == best else ""
-                knob = f"{contestant.knob} {choice.knob:g}"
-                rows.append([contestant.title, str(steps), f"{choice.rate:g}", knob, f"{mark}{shown}{mark}"])
+                knob, start = f"{contestant.knob} {choice.knob:g}", f"{choice.t_init or contestant.t_init:g}"
+                rows.append([contestant.title, str(steps), f"{choice.rate:g}", knob, start, f"{mark}{shown}{mark}"])
     return rows
 
 

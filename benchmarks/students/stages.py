@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contestants import CONTESTANTS, STEPS, TRIAL_SEED, Choice, Contestant, Sizes, tuned_at
+from contestants import BY_NAME, STEPS, TRIAL_SEED, Choice, Contestant, Sizes, tuned_at
 from jobs import Job
 
 
@@ -42,42 +43,67 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def best_choice(contestant: Contestant, steps: int, places: Places) -> Choice | None:
-    """The cell of the grid whose trial was nearest; None until all are done. A trial that diverged has no distance."""
-    files = {choice: places.trial(contestant, tuned_at(steps), choice) for choice in contestant.grid()}
+    """What was nearest of all trials; None until they are done."""
+    best = nearest(contestant, steps, contestant.grid(), places)
+    return best and nearest(contestant, steps, [best, *_after(contestant, best)], places)
+
+
+def nearest(contestant: Contestant, steps: int, choices: Sequence[Choice], places: Places) -> Choice | None:
+    """The one whose trial was nearest; None until all of these are done. One that diverged has lost."""
+    files = {choice: places.trial(contestant, tuned_at(steps), choice) for choice in choices}
     if not all(file.exists() for file in files.values()):
         return None
     distances = {choice: read(file)["distance"] for choice, file in files.items()}
     return min(distances, key=lambda choice: math.inf if distances[choice] is None else distances[choice])
 
 
-def trial_jobs(contestant: Contestant, sizes: Sizes, places: Places) -> Iterator[tuple[Path, Job]]:
-    """Each trial with its result's file: all the grid, for 4 steps and for 1."""
-    for steps in sorted({tuned_at(steps) for steps in STEPS}, reverse=True):
-        for choice in contestant.grid():
-            job = Job(
-                contestant,
-                choice,
-                steps,
-                TRIAL_SEED,
-                sizes.batch,
-                sizes.trial_images // sizes.batch,
-                begins(contestant, steps, sizes.seeds[0], places),
-            )
-            yield places.trial(contestant, steps, choice), job
+def distance_of_best(contestant: Contestant, steps: int, places: Places) -> float:
+    """That of the choice's trial; infinite until there is one."""
+    choice = best_choice(contestant, steps, places)
+    distance = choice and read(places.trial(contestant, tuned_at(steps), choice))["distance"]
+    return math.inf if distance is None else distance
+
+
+def trials_of(contestant: Contestant, steps: int, places: Places) -> list[Choice]:
+    """The grid, and what is tried after it as far as that is known."""
+    best = nearest(contestant, steps, contestant.grid(), places)
+    return contestant.grid() + (_after(contestant, best) if best else [])
+
+
+def _after(contestant: Contestant, best: Choice) -> list[Choice]:
+    return [replace(best, t_init=t_init) for t_init in contestant.other_t_inits()]
+
+
+def trial_jobs(contestant: Contestant, sizes: Sizes, places: Places) -> list[tuple[Path, Callable[[], Job | None]]]:
+    """The trials that are known by now, for 4 steps and for 1: where the result goes, and the job, None as yet where it
+    begins as a student that is not trained."""
+    return [
+        (places.trial(contestant, steps, choice), partial(_trial, contestant, choice, steps, sizes, places))
+        for steps in sorted({tuned_at(steps) for steps in STEPS}, reverse=True)
+        for choice in trials_of(contestant, steps, places)
+    ]
+
+
+def _trial(contestant: Contestant, choice: Choice, steps: int, sizes: Sizes, places: Places) -> Job | None:
+    return _job(contestant, choice, steps, TRIAL_SEED, sizes.trial_images, sizes, places)
 
 
 def final_job(contestant: Contestant, steps: int, seed: int, sizes: Sizes, places: Places) -> Job | None:
     """None until the tuning is done."""
     choice = best_choice(contestant, steps, places)
-    if choice is None:
-        return None
-    trained = contestant.trained_for(steps)
-    iterations = sizes.images // sizes.batch
-    start = begins(contestant, trained, seed, places)
-    return Job(contestant, choice, trained, seed, sizes.batch, iterations, start)
+    return choice and _job(contestant, choice, contestant.trained_for(steps), seed, sizes.images, sizes, places)
 
 
-def begins(contestant: Contestant, steps: int, seed: int, places: Places) -> Path | None:
-    """The file of the student that it starts as, which may still have to be trained."""
-    first = next((one for one in CONTESTANTS if one.name == contestant.begins_from), None)
-    return first and places.student(first, steps, seed)
+def _job(
+    contestant: Contestant, choice: Choice, steps: int, seed: int, images: int, sizes: Sizes, places: Places
+) -> Job | None:
+    """None where it begins as a student that is not trained yet; it goes on from that one's t_init."""
+    start = None
+    if contestant.begins_from:
+        first = BY_NAME[contestant.begins_from]
+        start = places.student(first, steps, sizes.seeds[0] if seed == TRIAL_SEED else seed)
+        chosen = best_choice(first, steps, places)
+        if chosen is None or not start.exists():
+            return None
+        choice = replace(choice, t_init=chosen.t_init)
+    return Job(contestant, choice, steps, seed, sizes.batch, images // sizes.batch, start)

@@ -48,11 +48,18 @@ def test_each_method_has_as_many_trials_and_as_many_images(race, sizes, places):
     from contestants import CONTESTANTS
     from stages import trial_jobs
 
-    trials = {one.name: list(trial_jobs(one, sizes, places)) for one in CONTESTANTS}
-    assert {len(jobs) for jobs in trials.values()} == {2 * 5}
-    assert {job.facts()["images"] for jobs in trials.values() for _, job in jobs} == {sizes.trial_images}
-    files = [file for jobs in trials.values() for file, _ in jobs]
+    for one in CONTESTANTS:
+        assert len(trial_jobs(one, sizes, places)) == 2 * 5
+        tune(places, one, 4, [1.0] * 5, [2.0, 2.0])
+    files, images = [], set()
+    for one in CONTESTANTS:
+        trials = trial_jobs(one, sizes, places)
+        # What begins as another's student has the other's trials, too, and keeps the t_init that these have found.
+        assert len(trials) == (10 if one.begins_from else 12)
+        files += [file for file, _ in trials]
+        images |= {found.facts()["images"] for _, job in trials if (found := job())}
     assert len(set(files)) == len(files)
+    assert images == {sizes.trial_images}
 
 
 def test_the_readme_s_grid_is_the_one_that_is_run(race):
@@ -72,18 +79,54 @@ def test_the_readme_s_grid_is_the_one_that_is_run(race):
     assert f"seed {TRIAL_SEED}" in text
 
 
+def tune(places, contestant, steps: int, distances: list[float | None], after: list[float | None]) -> None:
+    """Write the results of the trials of its grid, and of those from the other t_inits."""
+    from stages import trials_of
+
+    for results in (distances, after):
+        choices = trials_of(contestant, steps, places)[-len(results) :]
+        for choice, distance in zip(choices, results, strict=True):
+            write(places.trial(contestant, steps, choice), distance=distance)
+
+
 def test_the_nearest_trial_is_taken_once_all_are_done(race, places):
     from contestants import BY_NAME, Choice
-    from stages import best_choice
+    from stages import best_choice, trials_of
 
     lsg = BY_NAME["sid_lsg"]
     distances = [300.0, None, 250.0, 260.0, 251.0]
     for choice, distance in list(zip(lsg.grid(), distances, strict=True))[:-1]:
         write(places.trial(lsg, 4, choice), distance=distance)
     assert best_choice(lsg, 2, places) is None
+    assert trials_of(lsg, 4, places) == lsg.grid()
     write(places.trial(lsg, 4, lsg.grid()[-1]), distance=distances[-1])
+    assert best_choice(lsg, 2, places) is None  # its best from the other t_inits is still to come
+    after = [Choice(2e-3, 3.0, 800.0), Choice(2e-3, 3.0, 999.0)]
+    assert trials_of(lsg, 4, places) == [*lsg.grid(), *after]
+    for choice, distance in zip(after, (None, 250.5), strict=True):
+        write(places.trial(lsg, 4, choice), distance=distance)
     assert best_choice(lsg, 2, places) == best_choice(lsg, 4, places) == Choice(2e-3, 3.0)
     assert best_choice(lsg, 1, places) is None
+    write(places.trial(lsg, 4, after[0]), distance=249.0)
+    assert best_choice(lsg, 4, places) == after[0]
+
+
+def test_who_begins_as_a_student_waits_for_it_and_keeps_its_t_init(race, sizes, places):
+    from contestants import BY_NAME, Choice
+    from stages import final_job, trial_jobs
+
+    lsg, begun = BY_NAME["sid_lsg"], BY_NAME["sid2a_zero"]
+    jobs = [job for _, job in trial_jobs(begun, sizes, places)]
+    tune(places, lsg, 4, [5.0, 4.0, 3.0, 2.0, 1.0], [3.0, 0.5])
+    assert all(job() is None for job in jobs)
+    for seed in (0, 1):
+        write(places.student(lsg, 4, seed))
+    assert [job().choice.t_init for job in jobs[:5]] == [999.0] * 5
+    assert jobs[0]().begins == places.student(lsg, 4, 0)
+    for choice, distance in zip(begun.grid(), (5.0, 4.0, 3.0, 2.0, 1.0), strict=True):
+        write(places.trial(begun, 4, choice), distance=distance)
+    final = final_job(begun, 4, 1, sizes, places)
+    assert (final.begins, final.choice) == (places.student(lsg, 4, 1), Choice(1e-3, begun.knobs[-1], 999.0))
 
 
 def test_an_lcm_is_trained_once_for_four_and_two_steps(race, places):
@@ -118,7 +161,7 @@ def test_tasks_are_done_once_in_the_order_that_they_become_ready(race, sizes, tm
 
     tasks = [task("second", tmp_path / "first.json"), task("first"), task("never", tmp_path / "nothing.json")]
     for _ in range(2):
-        race.Race(sizes, tmp_path, 1.0).do(tasks)
+        race.Race(sizes, tmp_path, 1.0).do(lambda: tasks)
     assert done == ["first", "second"]
     assert json.loads((tmp_path / "first.json").read_text()) == {"name": "first"}
 
@@ -133,12 +176,25 @@ def test_a_race_is_trials_then_students_each_measured_then_the_teacher(race, siz
     assert [result.stem for result in results[20:24]] == ["lcm_4_0", "lcm_4_0", "dmd2_4_0", "dmd2_4_0"]
 
 
+def test_the_spread_of_the_nearest_is_found_before_that_of_others(race, tmp_path):
+    from contestants import BY_NAME, full_sizes
+
+    started = race.Race(full_sizes(2560), tmp_path, 1.0)
+    lcm, dmd2 = BY_NAME["lcm"], BY_NAME["dmd2"]
+    tune(started.places, dmd2, 4, [200.0] * 5, [180.0, 300.0])
+    tune(started.places, lcm, 4, [190.0] * 5, [200.0, 300.0])
+    found = [task.result.stem for task in started.all_tasks([lcm, dmd2]) if task.result.parent.name == "scores"]
+    seeds, later = found[:6], found[6:]
+    assert {name[-1] for name in seeds} == {"0"}
+    assert [name.rsplit("_", 2)[0] for name in later] == ["dmd2"] * 6 + ["lcm"] * 6
+
+
 def test_no_task_is_begun_after_the_time(race, sizes, tmp_path):
     from jobs import OutOfTimeError
 
     task = race.Task(tmp_path / "late.json", lambda: pytest.fail("was begun"))
     with pytest.raises(OutOfTimeError):
-        race.Race(sizes, tmp_path, -1.0).do([task])
+        race.Race(sizes, tmp_path, -1.0).do(lambda: [task])
 
 
 def test_the_table_has_means_over_seeds_and_what_diverged(race, places):
@@ -162,7 +218,7 @@ def test_the_table_has_means_over_seeds_and_what_diverged(race, places):
         "| SiD, LSG | 4 | 3 | 104.0 ± 4.0 | 0.500 ± 0.000 | 0.250 ± 0.000 | 0.500 ± 0.000 | 0.750 ± 0.000 | 4 | 8,192 |"
     )
     assert f"{row} 2.50 | 1.5 |" in text
-    assert "| LCM-style | 4 | 0.0005 | teacher's guidance scale 1 + ω 3 | diverged |" in text
+    assert "| LCM-style | 4 | 0.0005 | teacher's guidance scale 1 + ω 3 | 999 | diverged |" in text
 
 
 def test_another_machine_goes_on_from_the_results_and_trains_again_what_it_still_needs(race, sizes, places, tmp_path):
@@ -170,7 +226,7 @@ def test_another_machine_goes_on_from_the_results_and_trains_again_what_it_still
     from records import keep, restore
     from stages import Places
 
-    lsg, zero, begun, lcm = (BY_NAME[name] for name in ("sid_lsg", "sid_zero", "sid2a_zero", "lcm"))
+    lsg, zero, lcm = (BY_NAME[name] for name in ("sid_lsg", "sid_zero", "lcm"))
     write(places.trial(zero, 4, zero.grid()[0]), distance=300.0)
     write(places.teacher("50"), steps=50)
     for contestant, steps in ((lsg, 4), (zero, 4), (zero, 2), (lcm, 4)):
@@ -182,14 +238,15 @@ def test_another_machine_goes_on_from_the_results_and_trains_again_what_it_still
     there = Places(tmp_path / "there" / "race")
     restore(there, sizes, file)
     gone = {
-        places.trained(lsg, 4, 0),  # sid2a_zero begins from its weights
+        places.trained(lsg, 4, 0),  # two others begin from its weights
         places.trained(zero, 2, 0),  # not measured yet
         places.trained(lcm, 4, 0),  # not measured in two steps yet
     }
     expected = {file.relative_to(places.root) for file in set(places.root.glob("*/*.json")) - gone}
     assert {file.relative_to(there.root) for file in there.root.glob("*/*.json")} == expected
     assert json.loads(there.teacher("50").read_text()) == {"steps": 50}
-    write(places.scores(begun, 4, 0), forwards=4.0)
+    for name in ("sid2a_lsg", "sid2a_zero"):
+        write(places.scores(BY_NAME[name], 4, 0), forwards=4.0)
     keep(places, file)
     restore(there, sizes, file)
     assert there.trained(lsg, 4, 0).exists()
