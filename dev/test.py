@@ -10,6 +10,7 @@ import command
 import environment
 
 CHECKS = (("ruff", "check"), ("ruff", "format", "--check"), ("pytest",))
+MOST_WORKERS = 4  # each has a ComfyUI in itself and starts another: some 3 GB
 
 
 def main() -> int:
@@ -21,10 +22,15 @@ def main() -> int:
     except KeyboardInterrupt:
         command.say("interrupted; what is done is kept", sys.stderr)
         return command.INTERRUPTED
-    variables = dict(os.environ, COMFYUI_PATH=str(made.comfyui), **browser_variables())
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    # More threads than cores wait for each other.
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+    variables = threads | dict(os.environ, COMFYUI_PATH=str(made.comfyui), **browser_variables())
     codes = []
     for module, *arguments in CHECKS:
-        extra = sys.argv[1:] if module == "pytest" else []
+        # A file's tests share what they set up, so that files are what is given out.
+        parallel = [f"--numprocesses={workers}", "--dist=loadfile"]
+        extra = [*parallel, *sys.argv[1:]] if module == "pytest" else []
         command.say(" ".join(["\n$", module, *arguments, *extra]))
         # Isolated: else the repository root is on sys.path, where nodes/ shadows ComfyUI's own nodes.py.
         line = [str(made.python), "-I", "-m", module, *arguments, *extra]
