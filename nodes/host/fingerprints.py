@@ -1,6 +1,7 @@
 """Digests of what a result depends on: of a model's weights and patches, and of all that decides an encoding."""
 
 import hashlib
+import math
 from pathlib import Path
 
 import folder_paths
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from ...sid_core.data.encodings import FORMAT
 from ...sid_core.data.latent_files import FORMAT as LATENTS
 from ...sid_core.data.prompts import PromptFile
+from .weights import PatchedWeights
 
 SAMPLES = 64
+SAMPLED_WEIGHTS, SAMPLED_VALUES = 32, 4  # matrices, and values of each
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -46,6 +49,24 @@ def weights_digest(model: ModelPatcher) -> str:
     digest = hashlib.sha256()
     _add_model(digest, model, model.model)
     return digest.hexdigest()[:16]
+
+
+def weights_sample(model: ModelPatcher, patched: bool = True) -> tuple[float, ...] | None:
+    """Some of the values of a MODEL's weights, from all over its network, in four digits: the same whether they are
+    kept in float32 or float16, and near to each other for models that are near (see `student.apart`).
+
+    patched: False leaves the MODEL's patches out. None where there are no finite ones to be had.
+    """
+    weights = PatchedWeights(model, patched)
+    names = sorted(name for name, parts in weights.parts.items() if parts[0][0].ndim > 1 and not parts[0][0].is_meta)
+    values: list[float] = []
+    count = min(SAMPLED_WEIGHTS, len(names))
+    for i in range(count):
+        flat = weights[names[i * len(names) // count]].flatten()
+        # Not at even places, which would be one column of a matrix.
+        places = [len(flat) * (2 * j + 1) // (2 * SAMPLED_VALUES + 1) for j in range(SAMPLED_VALUES)]
+        values += [float(f"{value:.4g}") for value in flat[places].tolist()]
+    return tuple(values) if values and all(map(math.isfinite, values)) else None
 
 
 def digest_of(*parts: object) -> str:

@@ -1,9 +1,10 @@
 """A MODEL's weights, as training and saving need them: patched, copied, and open to gradients."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import comfy.lora
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -23,6 +24,35 @@ def patched_weights(model: ModelPatcher, dtype: torch.dtype) -> dict[str, Tensor
     comfy.model_management.load_models_gpu([model], force_patch_weights=True, force_full_load=True)
     weights = model.model.diffusion_model.state_dict()
     return {key: weight.detach().to("cpu", dtype, copy=True) for key, weight in weights.items()}
+
+
+class PatchedWeights(Mapping[str, Tensor]):
+    """The same, one at a time and only when asked for: {name: weight in float32 on the compute device}.
+
+    Whatever of the MODEL is loaded meanwhile, nothing is loaded or changed. Buffers that aren't real numbers are left
+    out. patched: False leaves the patches out.
+    """
+
+    def __init__(self, model: ModelPatcher, patched: bool = True):
+        prefix = "diffusion_model."
+        self.device = model.load_device
+        self.parts = {
+            key.removeprefix(prefix): parts if patched else parts[:1]
+            for key, parts in model.get_key_patches(prefix).items()
+            if parts[0][0].is_floating_point()
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        (weight, convert), *patches = self.parts[name]
+        own = comfy.model_management.cast_to_device(weight.detach(), self.device, torch.float32, copy=True)
+        # As the host does it when it loads a MODEL, but without rounding to the precision that the weight is kept in.
+        return comfy.lora.calculate_weight(patches, convert(own, inplace=True), f"diffusion_model.{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 def with_ordinary_weights(model: ModelPatcher) -> ModelPatcher:

@@ -19,10 +19,23 @@ def student_info(model: ModelPatcher) -> StudentInfo | None:
     return model.get_attachment(STUDENT_INFO)
 
 
-def as_student(model: ModelPatcher, weights: dict[str, Tensor], info: StudentInfo) -> ModelPatcher:
-    """A clone of the base MODEL that has `weights` (of its diffusion model) while it is loaded, and says `info`."""
+def as_student(
+    model: ModelPatcher, weights: dict[str, Tensor], info: StudentInfo, strength: float = 1.0, below: bool = False
+) -> ModelPatcher:
+    """A clone of the base MODEL that has `weights` (of its diffusion model) while it is loaded, and says `info`.
+
+    strength: how far from the base's weights to the student's. below: under the patches that the MODEL has already, so
+    that these are a part of the student as well; else its weights take their place.
+    """
     student = model.clone()
-    student.add_patches({NETWORK + key: ("set", (weight,)) for key, weight in weights.items()})
+    if strength == 1:
+        student.add_patches({NETWORK + key: ("set", (weight,)) for key, weight in weights.items()})
+    else:
+        student.add_patches({NETWORK + key: (weight,) for key, weight in weights.items()}, strength, 1 - strength)
+    if below:
+        for key in (NETWORK + name for name in weights):
+            *others, own = student.patches[key]
+            student.patches[key] = [own, *others]
     _attach(student, info)
     return student
 

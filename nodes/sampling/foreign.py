@@ -15,6 +15,7 @@ from ...sid_core.words import log
 from ..host import say
 from ..host.architectures import architecture_of
 from .attached import as_student, with_lora
+from .loras import scaled
 from .student_check import require_network
 
 
@@ -30,9 +31,9 @@ def is_foreign(path: Path) -> bool:
     return not any(key.startswith(PREFIX) for key in TensorFile(path).metadata)
 
 
-def load_foreign(model: ModelPatcher, path: Path) -> ModelPatcher:
-    """The student in a foreign file, or of the folder that the file is of, on its base MODEL; what was found is said on
-    the node.
+def load_foreign(model: ModelPatcher, path: Path, strength: float = 1.0) -> ModelPatcher:
+    """The student in a foreign file, or of the folder that the file is of, on its base MODEL, under what is patched in
+    that already; what was found is said on the node.
 
     Raises ValueError where it is no student of it, or nothing says how it is to be run.
     """
@@ -43,7 +44,7 @@ def load_foreign(model: ModelPatcher, path: Path) -> ModelPatcher:
     say.on_node(said)
     if not student.lora:
         require_network(tensors, model)
-        return as_student(model, tensors, student.info)
+        return as_student(model, tensors, student.info, strength, below=True)
     if odd := next((name for name, tensor in tensors.items() if not is_finite(tensor)), None):
         raise ValueError(f"Get another copy of {path.name}: its {odd} has values that are not finite.")
-    return with_lora(model, tensors, student.info)
+    return with_lora(model, scaled(tensors, strength), student.info)

@@ -32,6 +32,13 @@ def lora_tensors(model: ModelPatcher, adapters: LoRASet) -> dict[str, Tensor]:
     return tensors
 
 
+def scaled(tensors: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
+    """A LoRA that does so many times as much, 0 and less included, which an alpha can't say."""
+    if strength == 1:
+        return tensors
+    return {name: tensor.float() * strength if name.endswith(UP) else tensor for name, tensor in tensors.items()}
+
+
 def layer_names(model: ModelPatcher) -> dict[str, str]:
     """layer of the MODEL's network → its name in LoRA files."""
     suffix = ".weight"

@@ -18,7 +18,10 @@ from ..host.node import Node
 from ..host.search import found_by
 from ..host.weights import patched_weights
 from .attached import as_student, attached_lora, student_info, with_lora
+from .base import distance_to_base
 from .foreign import is_foreign, load_foreign
+from .loaded import told_of
+from .loras import scaled
 from .save_names import expanded, numbered_names, place
 from .student_check import is_lora, require_lora, require_network
 from .student_list import LORA, WHOLE, find_student, students
@@ -39,10 +42,14 @@ def student_tensors(model: ModelPatcher, dtype: torch.dtype, merge: bool) -> tup
     return WHOLE, {PREFIX + key: weight for key, weight in patched_weights(model, dtype).items()}
 
 
-def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
-    """The student at `path` on its base MODEL. Raises ValueError for anything that is not a whole student of it."""
+def load_student(model: ModelPatcher, path: Path, strength: float = 1.0) -> ModelPatcher:
+    """The student at `path` on its base MODEL. Raises ValueError for anything that is not a whole student of it.
+
+    What else is patched in the MODEL, such as LoRAs, acts on the student as if it were put onto it afterwards; but for
+    what the teacher of a whole network had as well, which this has learnt.
+    """
     if is_foreign(path):
-        return load_foreign(model, path)
+        return load_foreign(model, path, strength)
     tensors, metadata = read_tensors(path)
     info = StudentInfo.from_metadata(metadata, path.name)
     base = signature_of(model)
@@ -60,7 +67,11 @@ def load_student(model: ModelPatcher, path: Path) -> ModelPatcher:
         raise ValueError(
             f"Copy {path.name} again, or save the student anew: it is not a whole student of this base ({error})."
         ) from error
-    return with_lora(model, tensors, info) if lora else as_student(model, tensors, info)
+    if lora:
+        return with_lora(model, scaled(tensors, strength), info)
+    distance = distance_to_base(info, model) if model.patches else None
+    learnt = distance is not None and distance.patched and distance.is_same
+    return as_student(model, tensors, info, strength, below=not learnt)
 
 
 def save_student(tensors: dict[str, Tensor], info: StudentInfo, folder: str, prefix: str) -> Path:
@@ -145,12 +156,22 @@ class SiDLoadStudent(Node):
                     tooltip="A file that SiD Save Student wrote, or a student of others, in models or output, "
                     f"{LORA} or {WHOLE}. Press R to refresh the list.",
                 ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How far from the base to the student, 0 to 2. 1: as trained. Below, back towards the "
+                    "base, which needs more steps; above, past the student.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model, student):
+    def fingerprint_inputs(cls, model, student, strength=1.0):
         path = student and find_student(student)
         return f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}" if path else student
 
@@ -166,11 +187,14 @@ class SiDLoadStudent(Node):
         )
 
     @classmethod
-    def execute(cls, model, student):
+    def execute(cls, model, student, strength=1.0):
         path = find_student(student)
         if path is None:
             raise ValueError(cls.validate_inputs(student))
-        return io.NodeOutput(load_student(model, path))
+        loaded = load_student(model, path, strength)
+        if not is_foreign(path):  # of which more is told already
+            say.on_node("\n".join(told_of(loaded, model, strength)))
+        return io.NodeOutput(loaded)
 
 
 NODES = [SiDSaveStudent, SiDLoadStudent]

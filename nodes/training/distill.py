@@ -16,7 +16,7 @@ from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
 from ..host.families import FULL, LORA, require_use, unknown_family
-from ..host.fingerprints import weights_digest
+from ..host.fingerprints import weights_digest, weights_sample
 from ..host.folder_names import named_folder
 from ..host.inputs import widgets
 from ..host.latents import latent_shapes, model_latent, unusual_size
@@ -66,7 +66,9 @@ def identity_of(inputs: Inputs, model: ModelPatcher, shapes: list[Shape]) -> dic
     } | (asdict(lora) if lora else {})
 
 
-def student_info(inputs: Inputs, settings: Settings, t_init: float, identity: dict[str, str]) -> StudentInfo:
+def student_info(
+    inputs: Inputs, settings: Settings, t_init: float, identity: dict[str, str], model: ModelPatcher
+) -> StudentInfo:
     """What the student says of itself. Its run is named by what decides it, too, so that no two are called the same."""
     digest = hashlib.sha256(repr((settings, identity)).encode()).hexdigest()[:8]
     return StudentInfo(
@@ -75,6 +77,7 @@ def student_info(inputs: Inputs, settings: Settings, t_init: float, identity: di
         base=identity["base"],
         run=f"{inputs.run_name} {digest}",
         guidance=settings.guidance.name,
+        base_weights=weights_sample(model),
     )
 
 
@@ -130,7 +133,7 @@ class SiDDistill(Node):
         first = tuple(model_latent(model, inputs.latent).shape[1:])
         shapes = [first, *latent_shapes(model, inputs.more_sizes, first[1:-2])]
         identity = identity_of(inputs, model, shapes)
-        info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity)
+        info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity, model)
         shares = shares_of(inputs.images, model, shapes, inputs.vae)
         lora, on_cpu = inputs.lora(), model.load_device.type == "cpu"
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)

@@ -11,6 +11,7 @@ from ...sid_core.training.adapters import TARGETS, LoRASet, find_targets
 from ..host.model import signature_of
 from ..host.weights import with_ordinary_weights
 from ..sampling.attached import attached_lora, student_info
+from ..sampling.base import difference_of
 from ..sampling.loras import ALPHA, DOWN, UP, layer_names
 from .roles import LoRAOptions
 
@@ -53,6 +54,11 @@ class Initial:
             told.append(
                 f"Set steps to {self.info.steps} and t_init to {self.info.t_init:g}, as the connected student has "
                 f"them, unless it is to learn others: they are {now.steps} and {now.t_init:g}."
+            )
+        if difference := difference_of(self.info, self.model):
+            told.append(
+                f"Let it run until its previews are sharp: the student begins as {self.info.run:.60}, which was "
+                f"distilled from weights that differ by some {100 * difference:.2g} % from those of the guider's model."
             )
         if self.lora is not None:
             others = _patches(self.student) - sum(name.endswith(DOWN) for name in self.lora) - _patches(self.model)

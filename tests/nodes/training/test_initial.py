@@ -115,3 +115,31 @@ def test_other_steps_than_the_students_are_told_of(comfyui):
     assert initial.remarks(info) == []
     (told,) = initial.remarks(StudentInfo(1, 625, info.base, "other", "lsg"))
     assert told.startswith("Set steps to 4")
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_on_other_weights_it_begins_as_that_student_and_says_so(mode, run_graph, caplog):
+    """A fine-tune of the student's base, re-distilled: the LoRA is the student's to the last bit, and on it; a whole
+    network is that of the student where it was."""
+    graph = second(distilled(run_name="first", **LORA), **UNTRAINED, mode=mode, guider=["tuned guider", 0])
+    graph["tuned"] = node("ModelMergeSimple", model1=["demo", 0], model2=["other", 0], ratio=0.5)
+    graph["other"] = node("SiDDemoModel", weights="student, 1 step")
+    graph["tuned guider"] = node("SiDLSGGuider", **(graph["guider"]["inputs"] | {"model": ["tuned", 0]}))
+    result = run_graph(graph)
+    assert result.success, result.error
+    first, again = result.value("distilled"), result.value("second")
+    (said,) = (record.getMessage() for record in caplog.records if "the student begins as" in record.getMessage())
+    assert "the student begins as first " in said and " % from those of the guider's model" in said
+    from sid_pack.nodes.host.fingerprints import weights_sample
+    from sid_pack.nodes.host.weights import patched_weights
+
+    with torch.inference_mode():
+        if mode == "lora":
+            ours, theirs = lora_of(first), lora_of(again)
+            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        else:
+            ours, theirs = (patched_weights(student, torch.float32) for student in (first, again))
+            assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-6) for name in ours)
+        tuned = weights_sample(result.value("tuned"))
+    assert again.get_attachment("sid_student").base_weights == tuned
+    assert first.get_attachment("sid_student").base_weights != tuned

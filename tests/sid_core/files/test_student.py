@@ -1,16 +1,23 @@
 """What a student's file says of itself."""
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from sid_pack.sid_core.files.student import StudentInfo, base_signature
+from sid_pack.sid_core.files.student import StudentInfo, apart, base_signature
 from sid_pack.sid_core.files.tensors import NotACheckpointError, read_tensors, write_tensors
 
 INFO = StudentInfo(
-    steps=4, t_init=625, base="SDXL-1680-1a2b3c4d", run="cats, 1a2b", guidance="lsg 2", noise_mode="ddim"
+    steps=4,
+    t_init=625,
+    base="SDXL-1680-1a2b3c4d",
+    run="cats, 1a2b",
+    guidance="lsg 2",
+    noise_mode="ddim",
+    base_weights=(0.5, -0.01234, 3e-05),
 )
 
 
@@ -19,6 +26,20 @@ def test_a_student_says_the_same_after_a_file(tmp_path):
     _, metadata = read_tensors(tmp_path / "s.safetensors")
     assert StudentInfo.from_metadata(metadata) == INFO
     assert set(metadata) == {f"sid.{name}" for name in asdict(INFO)}
+
+
+def test_a_file_from_before_the_base_s_weights_were_written_down_is_read_and_says_none():
+    older = {name: value for name, value in INFO.to_metadata().items() if name != "sid.base_weights"}
+    info = StudentInfo.from_metadata(older)
+    assert info == replace(INFO, base_weights=None)
+    assert info.to_metadata() == older
+
+
+def test_weights_are_as_far_apart_as_their_difference_is_of_the_others():
+    assert apart((3.0, 4.0), (3.0, 4.0)) == 0
+    assert apart((3.3, 4.4), (3.0, 4.0)) == pytest.approx(0.1)
+    assert apart((0.0, 5.0), (3.0, 4.0)) == pytest.approx(10**0.5 / 5)
+    assert apart((1.0,), (1.0, 2.0)) == apart((1.0,), (0.0,)) == math.inf
 
 
 def test_metadata_of_others_is_left_alone():
@@ -48,6 +69,14 @@ def test_a_file_that_is_no_student_says_what_lacks_and_where_it_goes():
         ("noise_mode", json.dumps("white")),
         ("noise_mode", json.dumps(["fresh"])),
         ("base", "not JSON"),
+        ("base_weights", json.dumps([])),
+        ("base_weights", json.dumps(0.5)),
+        ("base_weights", json.dumps([0.5, "1"])),
+        ("base_weights", json.dumps([True])),
+        ("base_weights", "[NaN]"),
+        ("base_weights", "[Infinity]"),
+        ("base_weights", f"[1{'0' * 400}]"),
+        ("base_weights", json.dumps([0] * 257)),
     ],
 )
 def test_values_no_sampler_can_run_are_refused(name, value):
