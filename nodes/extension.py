@@ -9,8 +9,8 @@ from .demo import node as demo
 from .evaluation import node as evaluation
 from .image_prompts import ip_adapter
 from .panel import routes
+from .sampling import extraction, guiders, students
 from .sampling import few_step as sampling
-from .sampling import guiders, students
 from .training import distill, images, options, prompts
 from .training import evaluation as training_evaluation
 
@@ -28,6 +28,7 @@ class SiDExtension(ComfyExtension):
             training_evaluation,
             evaluation,
             students,
+            extraction,
             demo,
         )
         modules += (demo, cleanstyle, ip_adapter, cleanstyle_conditioning, cleanstyle_spectrum)

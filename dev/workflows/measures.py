@@ -7,7 +7,9 @@ from .sheet import Node
 TITLE = 30
 SLOT = 20
 # Nodes of the pack that say something below their widgets, and the lines that they take for it.
-SAYS, SAID_LINE, SAID_EDGE = {"SiDPrompts": 1, "SiDScheduler": 1, "SiDGenerate": 1, "SiDSaveStudent": 3}, 14, 36
+SAYS = {"SiDPrompts": 1, "SiDScheduler": 1, "SiDGenerate": 1, "SiDSaveStudent": 3, "SiDLoadStudent": 1}
+SAYS |= {"SiDExtractLoRA": 9}
+SAID_LINE, SAID_EDGE = 14, 36
 # What the pack's scripts draw on a node, below its widgets.
 PANELS = {"CleanStyle": 140, "CleanStyleSpectrum": 222}
 # Nodes that grow by a line when they have something to say of the student, and of what is expected: by so much at most.

@@ -142,6 +142,40 @@ def demo_change_picture() -> Sheet:
     return sheet
 
 
+def demo_extract_lora() -> Sheet:
+    sheet = Sheet(
+        "demo_extract_lora",
+        "## A student as a small LoRA\n\n"
+        "**SiD Extract LoRA** takes what a student has learnt beyond its base, and keeps the most of it that a LoRA of "
+        "the *rank* can hold. Each picture that is saved has two beside each other, from one seed: drawn by **the "
+        "student, and by the LoRA**.\n\n"
+        "1. Press **Run**. The node says how far off the LoRA is, and in which layers; *report* has all layers.\n"
+        "2. Set *rank* to **1**, then to **12**, which is all that this student has. A whole student wants more: 64 "
+        "to begin with.\n"
+        "3. Lower *energy*, as to **0.9**: each layer then has no more of the rank than it needs.\n\n"
+        "*SiD Save Student* writes it to **output/loras**.",
+        note_height=310,
+    )
+    sheet.group("Student and base")
+    four = sheet.add("SiDDemoModel", "The student", weights="student, 4 steps")
+    teacher = sheet.add("SiDDemoModel", "The base", weights="teacher")
+    sheet.column("Make it a LoRA", width=330)
+    small = sheet.add("SiDExtractLoRA", model=four["model"], base=teacher["model"], rank=6)["student"]
+    sheet.add("SiDSaveStudent", model=small, filename_prefix="demo_small_student")
+    sheet.column("Prompt")
+    prompt = parts.prompt(sheet, teacher["clip"], parts.SUBJECT)
+    sheet.column("Draw with both, one seed")
+    drawn = {
+        title: sheet.add("SiDGenerate", title, model=model, positive=prompt, **parts.SMALL, control="fixed", seed=SEED)
+        for title, model in {"Drawn by the student": four["model"], "Drawn by the LoRA": small}.items()
+    }
+    sheet.column("Side by side", width=500)
+    latents = {title: each["latent"] for title, each in drawn.items()}
+    joined = parts.side_by_side(sheet, latents, teacher["vae"], spacing=4)
+    parts.save_enlarged(sheet, joined, "sid/small_student", width=0, room=420)
+    return sheet
+
+
 def sdxl_sample_student() -> Sheet:
     sheet = Sheet(
         "sdxl_sample_student",
@@ -205,6 +239,7 @@ SHEETS = [
     demo_sample_student,
     demo_sample_student_stock,
     demo_teacher,
+    demo_extract_lora,
     demo_change_picture,
     sdxl_sample_student,
     sdxl_second_pass,

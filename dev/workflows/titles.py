@@ -13,6 +13,7 @@ TITLES = {
     "demo_sample_student_stock": f"07 SiD few-step with stock nodes - {_DEMO}",
     "demo_cleanstyle_student": f"08 CleanStyle in 4 steps - {_DEMO}",
     "demo_change_picture": f"09 SiD img2img and inpainting - {_DEMO}",
+    "demo_extract_lora": f"10 SiD student made smaller, as a LoRA - {_DEMO}",
     "sdxl_sample_student": "11 SiD few-step pictures - SDXL",
     "sdxl_distil_lora": "12 SiD distillation into a LoRA - SDXL",
     "sd15_distil_images": "13 SiD distillation with real pictures - SD1.5",

@@ -64,6 +64,7 @@ NODES = (
         "SiDTrainingOptions",
         "SiDSaveStudent",
         "SiDLoadStudent",
+        "SiDExtractLoRA",
         "SiDDemoModel",
     ),
     *("SiDEvaluate", "SiDTrainingEvaluation"),
@@ -119,7 +120,10 @@ WIDGETS = ("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO")
 def graph(class_type: str, inputs: dict[str, tuple[str, dict]], **changes: Any) -> dict:
     import nodes
 
-    given = {name: told.get("default", "") if kind in WIDGETS else ["wire", 0] for name, (kind, told) in inputs.items()}
+    given = {
+        name: told.get("default", "") if kind in WIDGETS and name not in FILES else ["wire", 0]
+        for name, (kind, told) in inputs.items()
+    }
     given |= changes
     made = {"wire": node("Anything"), "asked": node(class_type, **given)}
     if not nodes.NODE_CLASS_MAPPINGS[class_type].OUTPUT_NODE:

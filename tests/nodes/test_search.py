@@ -20,6 +20,7 @@ ANSWERS = {
     "instantstyle": "CleanStyle",
     "leakage": "CleanStyle",
     "svd": "CleanStyleSpectrum",
+    "extract lora": "SiDExtractLoRA",
     "ipadapter": "CleanStyleIPAdapter",
     "wildcards": "SiDPrompts",
     "clip score": "SiDEvaluate",
