@@ -43,8 +43,8 @@ def run_graph(graph: Path, *settings: str) -> None:
 
 
 def newest_student(name: str) -> Path:
-    """The last LoRA that SiDSaveStudent wrote under this name."""
-    files = (BASE / "output" / "loras").glob(f"{name}_*.safetensors")
+    """The last that SiDSaveStudent wrote under this name, a LoRA or a whole network."""
+    files = (BASE / "output").glob(f"*/{name}_*.safetensors")
     return max(files, key=lambda file: file.stat().st_mtime)
 
 
