@@ -239,8 +239,8 @@ SHEETS = [
     demo_sample_student,
     demo_sample_student_stock,
     demo_teacher,
-    demo_extract_lora,
     demo_change_picture,
+    demo_extract_lora,
     sdxl_sample_student,
     sdxl_second_pass,
 ]
