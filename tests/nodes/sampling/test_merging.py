@@ -85,15 +85,15 @@ def total(base: dict[str, Tensor], *added: tuple[float, dict[str, Tensor]]) -> d
     }
 
 
-def student_file(model, tmp_path: Path, kind: str) -> tuple[Path, dict[str, Tensor]]:
-    """A student of the MODEL, and what it adds to it."""
-    path = tmp_path / f"{kind}.safetensors"
+def student_file(model, tmp_path: Path, kind: str, foreign: bool = False) -> tuple[Path, dict[str, Tensor]]:
+    """A student of the MODEL, and what it adds to it. foreign: of another tool, its steps in the file's name."""
+    path = tmp_path / f"{kind}_2step.safetensors"
     tensors, added = lora_for(model, seed=1)
     if kind == "whole":
         base = network_of(model)
         added |= {name: torch.full(base[name].shape, 0.01, dtype=torch.float64) for name in base if "bias" in name}
         tensors = {f"model.diffusion_model.{name}": weight.float() for name, weight in total(base, (1, added)).items()}
-    save_file(tensors, path, info_of(model).to_metadata())
+    save_file(tensors, path, None if foreign else info_of(model).to_metadata())
     return path, added
 
 
@@ -123,6 +123,16 @@ def test_a_strength_goes_from_the_base_through_the_student(kind, strength, tmp_p
     base = network_of(model)
     path, added = student_file(model, tmp_path, kind)
     assert_weights(load(model, path, strength), total(base, (strength, added)))
+
+
+@pytest.mark.parametrize("kind", ["lora", "whole"])
+def test_a_student_of_others_takes_a_strength_and_adds_up_as_well(kind, tmp_path):
+    model = tiny_models.sd15()
+    base, other = network_of(model), lora_for(model, seed=2)
+    path, added = student_file(model, tmp_path, kind, foreign=True)
+    expected = total(base, (0.6, added), (0.5, other[1]))
+    assert_weights(load(with_style(model, other[0], 0.5), path, 0.6), expected)
+    assert_weights(with_style(load(model, path, 0.6), other[0], 0.5), expected)
 
 
 @pytest.mark.parametrize("merge", [False, True])
