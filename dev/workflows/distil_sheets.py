@@ -162,7 +162,7 @@ def sdxl_distil_lora() -> Sheet:
     sheet.column("Keep and use the student", width=490)
     sheet.add("SiDSaveStudent", model=student, filename_prefix="sdxl_student")
     sampled = sheet.add("SiDGenerate", model=student, positive=prompt, width=1024, height=1024)
-    parts.picture(sheet, sampled["latent"], vae, "sid/sdxl_distilled", room=290)
+    parts.picture(sheet, sampled["latent"], vae, "sid/sdxl_distilled", room=215)
     return sheet
 
 

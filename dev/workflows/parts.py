@@ -34,7 +34,7 @@ def empty_prompt(sheet: Sheet, clip: Output) -> Output:
 def small_pictures(sheet: Sheet, latent: Output, vae: Output, prefix: str) -> None:
     """The demo model's, enlarged."""
     decoded = sheet.add("VAEDecode", folded=True, samples=latent, vae=vae)["IMAGE"]
-    save_enlarged(sheet, decoded, prefix, width=SHOWN, room=300, beside=True)
+    save_enlarged(sheet, decoded, prefix, width=SHOWN, room=225, beside=True)
 
 
 def save_enlarged(sheet: Sheet, image: Output, prefix: str, *, width: int, room: int, beside: bool = False) -> None:
