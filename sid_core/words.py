@@ -5,6 +5,7 @@ import logging
 import sys
 
 LONGEST = 2_000  # characters; a browser's dialog shows some 20 lines of them
+LONGEST_PATH = 80
 
 
 def printable(text: object, encoding: str = "utf-8") -> str:
@@ -19,6 +20,11 @@ def printable(text: object, encoding: str = "utf-8") -> str:
         return shown
     half = (LONGEST - 3) // 2
     return f"{shown[:half]} … {shown[-half:]}".encode(encoding, "replace").decode(encoding)
+
+
+def quoted(path: str) -> str:
+    """A path in quotes; of a long one the end, where the file is."""
+    return repr(path if len(path) <= LONGEST_PATH else f"…{path[-LONGEST_PATH:]}")
 
 
 def unquoted(text: str) -> str:

@@ -44,7 +44,6 @@ NO_IMAGE_PROMPTS = {CLEANSTYLE: "none of the image prompts that CleanStyle works
 TEXT_IS_LAST = {ADVERSARIAL: "its last tokens are those of the text as well, and not of the picture alone."}
 NOTHING = {use: "it does not draw pictures or videos from text." for use in USES}
 FROM_A_PICTURE = {use: "it starts from a picture or a video, which training doesn't have." for use in USES[2:5]}
-NOT_YET = {ADVERSARIAL: "it is not known where its features are that tell real images from the student's."}
 
 FAMILIES = (
     Family("SD1.5", ("SD15",), side=512),
@@ -84,7 +83,8 @@ FAMILIES = (
     Family("Wan 2.1", ("WAN21_T2V",), cannot=NO_IMAGE_PROMPTS),
     Family("audio and 3D models", ("StableAudio", "ACEStep", "ACEStep15", "Hunyuan3Dv2"), cannot=NOTHING),
 )
-BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
+DEMO = Family("the demo model", ("DemoModel",), side=64)  # the pack's own, which is none of the host's
+BY_CLASS = {name: family for family in (*FAMILIES, DEMO) for name in family.classes}
 
 # The layer whose input are a transformer's last tokens, after the norm with its modulation, by the network's class.
 LAST_TOKENS = {
@@ -104,7 +104,7 @@ def family_of(model: ModelPatcher) -> Family:
     """The MODEL's; one of no entry for a class that isn't known, with that class as its name."""
     kind = type(model.model.model_config)
     known = (BY_CLASS[each.__name__] for each in kind.__mro__ if each.__name__ in BY_CLASS)
-    return next(known, Family(kind.__name__, (), cannot=NO_IMAGE_PROMPTS | NOT_YET))
+    return next(known, Family(kind.__name__, (), cannot=NO_IMAGE_PROMPTS))
 
 
 def require_use(model: ModelPatcher, use: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import folder_paths
 from comfy.cli_args import args
 
-from ...sid_core.words import unquoted
+from ...sid_core.words import quoted, unquoted
 
 SWITCH = "SID_READ_ANYWHERE"
 LONGEST = 255  # bytes of a name, on nearly all file systems
@@ -69,8 +69,8 @@ def _resolved(name: str) -> Path:
 
 def _out_of_reach(name: str) -> OutOfReachError:
     return OutOfReachError(
-        f"Put {name!r:.80} into ComfyUI's input folder and give its name there: other machines can reach this ComfyUI, "
-        f"so its nodes read nothing outside of that folder. {SWITCH}=1 in its environment lets them."
+        f"Put {quoted(name)} into ComfyUI's input folder and give its name there: other machines can reach this "
+        f"ComfyUI, so its nodes read nothing outside of that folder. {SWITCH}=1 in its environment lets them."
     )
 
 

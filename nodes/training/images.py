@@ -12,7 +12,7 @@ from ...sid_core.data.image_sources import LISTS, entries
 from ...sid_core.data.picture_set import Caption, EncodedCaption, Gathering, PictureSet
 from ...sid_core.data.pictures import SUFFIXES
 from ...sid_core.data.text_files import TextFile, files_under
-from ...sid_core.words import log
+from ...sid_core.words import log, quoted
 from ..host import reach, say
 from ..host.conditioning import require_plain
 from ..host.fingerprints import digest_of
@@ -30,7 +30,7 @@ def place_of(name: str):
     place = reach.place_of(name)
     if not place.exists():
         raise FileNotFoundError(
-            f"Put {name!r:.80} into ComfyUI's input folder, or give the full path of a folder of pictures, or of a "
+            f"Put {quoted(name)} into ComfyUI's input folder, or give the full path of a folder of pictures, or of a "
             "list of them: it is not there."
         )
     return place

@@ -16,6 +16,7 @@ from ...sid_core.data.prompt_sources import read_prompts, source_files, text_pro
 from ...sid_core.data.prompts import write_prompts
 from ...sid_core.data.text_files import TextFile, files_under, open_regular, reading
 from ...sid_core.data.wildcard_files import SUFFIXES
+from ...sid_core.words import quoted
 from ..host import reach, say
 from ..host.node import Node
 from ..host.progress import NODE_SECONDS
@@ -38,7 +39,7 @@ def prompt_files(name: str, visit: Callable[[Path], None]) -> list[TextFile]:
         place = DEMO_LISTS.get(place.name, place)
     if not place.exists():
         raise FileNotFoundError(
-            f"Put {name!r:.80} into ComfyUI's input folder, or give the full path of a file or folder of prompts: it "
+            f"Put {quoted(name)} into ComfyUI's input folder, or give the full path of a file or folder of prompts: it "
             "is not there."
         )
     return source_files(place, visit)

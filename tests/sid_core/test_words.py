@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sid_pack.sid_core.words import LONGEST, log, printable
+from sid_pack.sid_core.words import LONGEST, LONGEST_PATH, log, printable, quoted
 
 EVERYTHING = "".join(map(chr, range(0x3000))) + "".join(map(chr, range(0xD7F0, 0xE010))) + "\U0001f34e\U000e0001"
 
@@ -30,6 +30,13 @@ def test_names_that_are_no_text_are_told_apart():
     latin, lone = b"caf\xe9.txt".decode("utf-8", "surrogateescape"), "/tmp/\ud800.txt"
     assert printable(latin) == "caf\\udce9.txt" and printable(lone) == "/tmp/\\ud800.txt"
     assert printable("a\x1b[31mred\x00") == "a\\x1b[31mred\\x00"
+
+
+def test_of_a_long_path_the_end_is_told():
+    folders = "/".join(["folder"] * 30)
+    said = quoted(f"/{folders}/prompts.txt")
+    assert said.startswith("'…") and said.endswith("/folder/prompts.txt'") and len(said) == LONGEST_PATH + 3
+    assert quoted("a/prompts.txt") == "'a/prompts.txt'"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sid_pack.sid_core.convert import stream
+from sid_pack.sid_core.convert import stream, weights
 from sid_pack.sid_core.convert.sources import Store
 from sid_pack.sid_core.convert.stream import write_streamed
 from sid_pack.sid_core.convert.tensor_file import TensorFile
@@ -60,7 +60,7 @@ def test_rows_are_read_as_they_lie_in_the_file(tmp_path):
 
 
 def test_no_more_than_a_chunk_is_there_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("sid_pack.sid_core.convert.weights.CHUNK", 64)
+    monkeypatch.setattr(weights, "CHUNK", 64)
     save_file({"a": torch.arange(1000.0).reshape(100, 10)}, tmp_path / "x.safetensors")
     file = TensorFile(tmp_path / "x.safetensors")
     read = [len(chunk) for chunk in joined(file, [("a", 0, 100)], (10,), torch.float32).chunks()]
