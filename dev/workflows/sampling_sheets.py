@@ -169,7 +169,7 @@ def demo_extract_lora() -> Sheet:
         title: sheet.add("SiDGenerate", title, model=model, positive=prompt, **parts.SMALL, control="fixed", seed=SEED)
         for title, model in {"Drawn by the student": four["model"], "Drawn by the LoRA": small}.items()
     }
-    sheet.column("Side by side", width=450)
+    sheet.column("Side by side", width=430)
     latents = {title: each["latent"] for title, each in drawn.items()}
     joined = parts.side_by_side(sheet, latents, teacher["vae"], spacing=4)
     parts.save_enlarged(sheet, joined, "sid/small_student", width=0, room=380)
