@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...sid_core.files.tensors import read_tensors
-from ..sampling.students import load_student
+from ..sampling.students import load_own
 
 ASSETS = Path(__file__).parents[2] / "demo" / "assets"
 CODEC = ASSETS / "codec.safetensors"
@@ -269,5 +269,5 @@ def load_demo(student: str | None = None) -> tuple[comfy.model_patcher.ModelPatc
     model.model.latent_format.latent_rgb_factors = (codec.basis.mean((2, 3)) * codec.scale[:, 0]).tolist()
     model.model.latent_format.latent_rgb_factors_bias = codec.mean.view(3, -1).mean(1).tolist()
     if student is not None:
-        model = load_student(model, ASSETS / student)
+        model = load_own(model, ASSETS / student)
     return model, clip, vae

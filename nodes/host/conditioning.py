@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 
 import comfy.conds
 import torch
@@ -79,10 +80,10 @@ def _guidance(model: ModelPatcher, given: dict) -> dict[str, float]:
     return {"guidance": guidance}
 
 
-def counted(network: nn.Module, cond: Cond) -> dict[str, int]:
-    """What a network takes beside tensors: how many tokens there are, where it asks for that."""
+def counter(network: nn.Module) -> Callable[[Cond], dict[str, int]]:
+    """→ what the network takes beside tensors of a conditioning: how many tokens there are, where it asks for that."""
     asks = COUNT in inspect.signature(network.forward).parameters
-    return {COUNT: cond["c_crossattn"].shape[1]} if asks else {}
+    return lambda cond: {COUNT: cond["c_crossattn"].shape[1]} if asks else {}
 
 
 def _tokens(name: str, cond: comfy.conds.CONDRegular) -> int | None:

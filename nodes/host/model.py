@@ -14,7 +14,7 @@ from ...sid_core.data.conditioning import Cond, by_length
 from ...sid_core.files.student import base_signature
 from ...sid_core.method.process import VE, VP, Flow
 from ...sid_core.method.sampling import step_times
-from .conditioning import counted
+from .conditioning import counter
 from .families import SAMPLE, require_use
 
 
@@ -103,12 +103,13 @@ def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Te
     Prompts may be of several lengths, see `by_length`.
     """
 
+    counts = counter(base_model.diffusion_model)
+
     def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         alpha, sigma = (c.to(x_t.device, torch.float32) for c in process.coefficients(t))
         if isinstance(process, VP):
             x_t, sigma = x_t / alpha.view(-1, *[1] * (x_t.ndim - 1)), sigma / alpha
-        counts = counted(base_model.diffusion_model, cond)
-        return base_model.apply_model(x_t, sigma, transformer_options={}, **cond, **counts)
+        return base_model.apply_model(x_t, sigma, transformer_options={}, **cond, **counts(cond))
 
     return by_length(predict)
 

@@ -43,13 +43,17 @@ def student_tensors(model: ModelPatcher, dtype: torch.dtype, merge: bool) -> tup
 
 
 def load_student(model: ModelPatcher, path: Path, strength: float = 1.0) -> ModelPatcher:
-    """The student at `path` on its base MODEL. Raises ValueError for anything that is not a whole student of it.
+    """The student at `path`, of this pack or of others, on its base MODEL. Raises ValueError for anything that is not a
+    whole student of it."""
+    return (load_foreign if is_foreign(path) else load_own)(model, path, strength)
+
+
+def load_own(model: ModelPatcher, path: Path, strength: float = 1.0) -> ModelPatcher:
+    """One that this pack has written. Raises ValueError for anything that is not a whole student of the base MODEL.
 
     What else is patched in the MODEL, such as LoRAs, acts on the student as if it were put onto it afterwards; but for
     what the teacher of a whole network had as well, which this has learnt.
     """
-    if is_foreign(path):
-        return load_foreign(model, path, strength)
     tensors, metadata = read_tensors(path)
     info = StudentInfo.from_metadata(metadata, path.name)
     base = signature_of(model)
@@ -191,9 +195,10 @@ class SiDLoadStudent(Node):
         path = find_student(student)
         if path is None:
             raise ValueError(cls.validate_inputs(student))
-        loaded = load_student(model, path, strength)
-        if not is_foreign(path):  # of which more is told already
-            say.on_node("\n".join(told_of(loaded, model, strength)))
+        if is_foreign(path):  # which says itself what was found
+            return io.NodeOutput(load_foreign(model, path, strength))
+        loaded = load_own(model, path, strength)
+        say.on_node("\n".join(told_of(loaded, model, strength)))
         return io.NodeOutput(loaded)
 
 

@@ -29,7 +29,7 @@ from ..sampling.attached import as_student, with_lora
 from ..sampling.guiders import SiDGuider
 from ..sampling.loras import lora_tensors
 from ..sampling.patches import before_distilling
-from ..sampling.students import PREFIX, load_student
+from ..sampling.students import PREFIX, load_own
 from .adversarial import before_adversarial
 from .best import Evaluation
 from .encoding import encoded
@@ -211,7 +211,7 @@ def student_of(
         training.progress.remark(
             f"the student is the best, of iteration {iteration} ({evaluation.asked.metric} {score:.4g})"
         )
-        return load_student(base, training.folder.path / BEST_STUDENT)
+        return load_own(base, training.folder.path / BEST_STUDENT)
     weights = averaged_tensors(training.run, adapted)
     return as_student(base, weights, info) if adapted is None else with_lora(base, weights, info)
 

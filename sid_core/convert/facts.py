@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..files.plain import parse
+from ..files.plain import parse_file
 from ..files.student import EXPECTED, PREFIX, StudentInfo
 from .errors import ForeignFileError
 
@@ -93,7 +93,7 @@ def from_sidecar(place: Path) -> Facts:
     if not file.is_file():
         return Facts()
     try:
-        said = parse(file.read_bytes()[: LONGEST + 1], LONGEST)
+        said = parse_file(file, LONGEST)
     except (OSError, ValueError) as error:
         raise ForeignFileError(f"Mend or remove {file.name}: it can't be read as JSON ({error!s:.100}).") from error
     return _checked(said if isinstance(said, dict) else {}, file.name)

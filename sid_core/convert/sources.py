@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files.plain import parse
+from ..files.plain import parse, parse_file
 from ..files.tensors import NotACheckpointError
 from .errors import ForeignFileError
 from .pickles import read_pickle
@@ -193,7 +193,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
 def _json(file: Path) -> dict[str, Any]:
     """A JSON object of a file; an empty one where there is no file. Raises ForeignFileError for anything else."""
     try:
-        value = parse(file.read_bytes()[: LONGEST + 1], LONGEST) if file.is_file() else {}
+        value = parse_file(file, LONGEST) if file.is_file() else {}
     except (OSError, ValueError) as error:
         raise ForeignFileError(f"Download {file.name} again: it can't be read as JSON ({error!s:.100}).") from error
     if not isinstance(value, dict):

@@ -1,6 +1,7 @@
 """JSON out of files that anybody may have written or damaged: of bounded size and depth, or refused."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 DEEPEST = 8  # lists and objects within each other; what is written here has three at most
@@ -20,6 +21,12 @@ def parse(text: str | bytes, longest: int) -> Any:
     if nested:
         raise ValueError(f"it is nested more than {DEEPEST} deep")
     return value
+
+
+def parse_file(file: Path, longest: int) -> Any:
+    """The value of a whole file, of which no more than `longest` bytes are read. Raises OSError too."""
+    with file.open("rb") as opened:
+        return parse(opened.read(longest + 1), longest)
 
 
 def is_whole(value: object, least: int, most: int) -> bool:
