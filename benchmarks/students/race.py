@@ -131,9 +131,11 @@ class Race:
         for contestant in contestants:
             yield from self.trials(contestant)
         first, *others = self.sizes.seeds
-        # So that a race that runs out of time has all methods, and the spread of the nearest.
-        order = product([first], STEPS, contestants)
-        later = ((seed, steps, one) for one in self._nearest_first(contestants) for steps in STEPS for seed in others)
+        # So that a race that runs out of time has all methods at the most and the fewest steps, and then the spread of
+        # the nearest.
+        by_step = sorted(STEPS, key=lambda steps: steps not in (max(STEPS), min(STEPS)))
+        order = product([first], by_step, contestants)
+        later = ((seed, steps, one) for one in self._nearest_first(contestants) for steps in by_step for seed in others)
         for seed, steps, contestant in chain(order, later):
             yield self.training(contestant, steps, seed)
             yield self.scores(contestant, steps, seed)
