@@ -12,7 +12,7 @@ RANK, ALPHA = 4, 6
 CONVOLVED = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "conv1", "ff.net.2"]
 JOINT = ["to_q", "to_k", "to_v", "add_k_proj", "to_out.0", "ff.net.2", "norm_out.linear", "norm1.linear"]
 TOLD = {"steps": 2}
-WITHOUT_KOHYA = {"AuraFlow", "PixArtSigma", "ZImage"}  # for their parts of layers, as diffusers has them, there are no such names
+WITHOUT_KOHYA = {"AuraFlow", "PixArtSigma", "ZImage"}  # for parts of layers, as diffusers has them
 
 
 @pytest.fixture(scope="module", params=["sd15", "sdxl", "sd3", "flux", "pixart", "auraflow", "z-image"])
