@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 ITERATIONS = {LORA: 8, FULL: 5}  # few, at rates by which they are seen
 FAKE_RATES = {LORA: 2e-2, FULL: 3e-4}
-SMALLER = {("Z-Image", LORA): 2e-3, ("FLUX.2", LORA): 5e-3, ("Hunyuan-DiT", LORA): 5e-3, ("Hunyuan-DiT", FULL): 3e-5}
+SMALLER = {("Z-Image", LORA): 2e-3, ("Hunyuan-DiT", LORA): 5e-3, ("Hunyuan-DiT", FULL): 3e-5}
+LONGER = {("FLUX.2", LORA): 30}
 STOPPED = 2  # iterations before the end
 IDENTITY = {"base": "tiny"}
 # ComfyUI tells these from others by widths that a tiny network has not.
@@ -150,7 +151,7 @@ def learned(request, comfyui, tmp_path_factory) -> Learned:
     with torch.inference_mode(), with_gradients(), RunFolder(place) as folder:
         learning = Learning(family, mode)
         before = learning.seen()
-        learning.train(learning.roles, learning.run, ITERATIONS[mode] - STOPPED)
+        learning.train(learning.roles, learning.run, LONGER.get((name, mode), ITERATIONS[mode]) - STOPPED)
         folder.save(checkpoint_of(learning.run, IDENTITY))
         learning.train(learning.roles, learning.run, STOPPED)
         roles, run = learning.begun()
