@@ -139,6 +139,74 @@ def flux() -> Pair:
     return Pair(network, base, lambda dm: dm(x, time, context, y=pooled, guidance=guidance), theirs)
 
 
+def pixart() -> Pair:
+    """Sigma's: of its two outputs ComfyUI's class leaves out the second."""
+    from comfy.supported_models import PixArtSigma
+    from diffusers import PixArtTransformer2DModel
+
+    network = PixArtTransformer2DModel(
+        **{"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 2, "cross_attention_dim": 48},
+        **{"sample_size": 64, "caption_channels": CONTEXT, "use_additional_conditions": False},
+        interpolation_scale=1,
+    )
+    config = {"image_model": "pixart_sigma", "input_size": 64, "hidden_size": 48, "depth": 2, "num_heads": 2}
+    config |= {"caption_channels": CONTEXT, "model_max_length": 5, "pe_interpolation": 1.0, "micro_condition": False}
+    _fill(network)
+    x, context, time = _draw(1, 4, 64, 64), _draw(1, 5, CONTEXT), torch.tensor([400.0])
+    return Pair(
+        network,
+        tiny_models.patcher(PixArtSigma(config)),
+        lambda dm: dm(x, time, context=context),
+        lambda: network(x, encoder_hidden_states=context, timestep=time).sample[:, :4],
+    )
+
+
+def aura_flow() -> Pair:
+    from comfy.supported_models import AuraFlow
+    from diffusers import AuraFlowTransformer2DModel
+
+    network = AuraFlowTransformer2DModel(
+        **{"sample_size": 8, "num_mmdit_layers": 1, "num_single_dit_layers": 1, "attention_head_dim": 16},
+        **{"num_attention_heads": 2, "joint_attention_dim": CONTEXT, "caption_projection_dim": 32},
+        pos_embed_max_size=64,
+    )
+    config = {"in_channels": 4, "cond_seq_dim": CONTEXT, "dim": 32, "global_conddim": 32, "max_seq": 64}
+    config |= {"n_layers": 2, "n_double_layers": 1, "n_heads": 2}
+    _fill(network)
+    x, context, time = _draw(1, 4, 16, 16), _draw(1, 5, CONTEXT), torch.tensor([0.4])
+    return Pair(
+        network,
+        tiny_models.patcher(AuraFlow(config)),
+        lambda dm: dm(x, time, context),
+        lambda: network(x, encoder_hidden_states=context, timestep=time).sample,
+    )
+
+
+def z_image() -> Pair:
+    """diffusers tells it 1 - t, and has the velocity the other way round."""
+    from comfy.supported_models import ZImage
+    from diffusers import ZImageTransformer2DModel
+    from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
+
+    network = ZImageTransformer2DModel(
+        **{"dim": 256, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 16, "n_kv_heads": 16},
+        **{"cap_feat_dim": CONTEXT, "axes_dims": [4, 6, 6], "axes_lens": [64, 32, 32]},
+    )
+    network.t_embedder = TimestepEmbedder(256, mid_size=256)  # as narrow as its tokens are, as ComfyUI has it
+    config = {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "cap_feat_dim": CONTEXT}
+    config |= {"n_layers": 1, "n_refiner_layers": 1, "qk_norm": True, "n_heads": 16, "n_kv_heads": 16}
+    config |= {"axes_dims": [4, 6, 6], "axes_lens": [64, 32, 32], "ffn_dim_multiplier": 8 / 3, "rope_theta": 256.0}
+    config |= {"multiple_of": 1, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32}
+    _fill(network)
+    x, context, time = _draw(1, 16, 8, 8), _draw(1, 5, CONTEXT), torch.tensor([0.4])
+    return Pair(
+        network,
+        tiny_models.patcher(ZImage(config)),
+        lambda dm: dm(x, time, context, num_tokens=5),
+        lambda: -network([x[0][:, None]], 1 - time, [context[0]]).sample[0].transpose(0, 1),
+    )
+
+
 def _unet(network: nn.Module, base: Any, given: dict | None = None, ours: dict | None = None) -> Pair:
     _fill(network)
     x, context, time = _draw(1, 4, 16, 16), _draw(1, 5, CONTEXT), torch.tensor([400.0])
@@ -170,4 +238,7 @@ FAMILIES = {
     "sd3": sd3,
     "sd35-medium": lambda: sd3(dual_attention_layers=(0,)),
     "flux": flux,
+    "pixart": pixart,
+    "auraflow": aura_flow,
+    "z-image": z_image,
 }

@@ -20,13 +20,14 @@ ROPE = [4, 6, 6]  # adds up to a head's width
 @dataclass(frozen=True)
 class Tiny:
     """kind: the host's class. config: its network's. latent: (C, …) of what it draws. extra: what its text encoder
-    gives besides tokens, by shape."""
+    gives besides tokens, by shape. hidden: how many of the last tokens each of its masks hides."""
 
     kind: str
     config: Callable[[], dict]
     latent: tuple[int, ...]
     extra: dict[str, tuple[int, ...]] = field(default_factory=dict)
     changes: dict = field(default_factory=dict)
+    hidden: dict[str, int] = field(default_factory=dict)
 
     def known(self) -> bool:
         import comfy.supported_models
@@ -45,6 +46,8 @@ class Tiny:
     def conditioning(self, seed: int, tokens: int = TOKENS) -> list:
         generator = torch.Generator().manual_seed(seed)
         extra = {name: torch.randn(shape, generator=generator) for name, shape in self.extra.items()}
+        for name, hidden in self.hidden.items():
+            extra[name] = (torch.arange(tokens) < tokens - hidden).long()[None]
         return [[torch.randn(1, tokens, WIDTH, generator=generator), {"pooled_output": None} | extra]]
 
 
@@ -141,6 +144,51 @@ def wan(**shape) -> dict:
     return config | {"freq_dim": 16, "text_dim": WIDTH, "num_heads": 2, "num_layers": 1} | shape
 
 
+def hunyuan(**shape) -> dict:
+    config = {"image_model": "hunyuan_video", "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED}
+    config |= {"context_in_dim": WIDTH, "hidden_size": 32, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1}
+    config |= {"depth_single_blocks": 1, "axes_dim": ROPE, "theta": 256, "patch_size": [1, 2, 2], "qkv_bias": True}
+    config |= {"guidance_embed": True, "byt5": False, "meanflow": False, "meanflow_sum": False}
+    config |= {"use_cond_type_embedding": False, "vision_in_dim": None}
+    return only_known("comfy.ldm.hunyuan_video.model.HunyuanVideoParams", config | shape)
+
+
+def hunyuan_image() -> dict:
+    shape = {"in_channels": 64, "out_channels": 64, "vec_in_dim": None, "patch_size": [1, 1], "axes_dim": [8, 8]}
+    return hunyuan(**shape, guidance_embed=False)
+
+
+def hunyuan_video_15() -> dict:
+    """In: the noise, a first picture's place and a mask, of which those of a video from text are empty."""
+    shape = {"in_channels": 65, "out_channels": 32, "vec_in_dim": None, "patch_size": [1, 1, 1]}
+    return hunyuan(**shape, guidance_embed=False, use_cond_type_embedding=True, vision_in_dim=8)
+
+
+def hunyuan_dit() -> dict:
+    config = {"image_model": "hydit", "input_size": 8, "hidden_size": 32, "depth": 4, "num_heads": 2}
+    config |= {"text_states_dim": WIDTH, "text_states_dim_t5": WIDTH, "text_len": TOKENS, "text_len_t5": TOKENS}
+    return config
+
+
+def ltx_video() -> dict:
+    config = {"image_model": "ltxv", "num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+    return config | {"cross_attention_dim": 32, "caption_channels": WIDTH}
+
+
+def mochi() -> dict:
+    config = {"image_model": "mochi_preview", "in_channels": 12, "hidden_size_x": 32, "hidden_size_y": 16, "depth": 2}
+    config |= {"num_heads": 2, "mlp_ratio_x": 1536 * 8 / 32, "mlp_ratio_y": 2.0, "learn_sigma": False}
+    config |= {"qk_norm": True, "qkv_bias": False, "out_bias": True, "attn_drop": 0.0, "posenc_preserve_area": True}
+    config |= {"timestep_scale": 1000.0, "use_t5": True, "t5_feat_dim": WIDTH, "t5_token_length": TOKENS}
+    return config
+
+
+def omnigen2() -> dict:
+    config = {"image_model": "omnigen2", "hidden_size": 32, "num_layers": 1, "num_refiner_layers": 1}
+    config |= {"num_attention_heads": 2, "num_kv_heads": 1, "multiple_of": 16, "axes_dim_rope": ROPE}
+    return config | {"axes_lens": [64, 32, 32], "text_feat_dim": WIDTH, "timestep_scale": 1000.0}
+
+
 def kandinsky(**shape) -> dict:
     config = {"image_model": "kandinsky5", "in_text_dim": WIDTH, "in_text_dim2": POOLED, "time_dim": 16}
     config |= {"model_dim": 32, "ff_dim": 32, "num_text_blocks": 1, "num_visual_blocks": 1, "axes_dims": ROPE}
@@ -180,6 +228,19 @@ FAMILIES = {
     "HiDream": Tiny("HiDream", hidream, (16, 8, 8), POOLED_TEXT | {"conditioning_llama3": (1, 2, TOKENS, WIDTH)}),
     "Kandinsky 5": Tiny("Kandinsky5", partial(kandinsky, visual_embed_dim=132), (16, 2, 4, 4), POOLED_TEXT),
     "Kandinsky 5 Image": Tiny("Kandinsky5Image", partial(kandinsky, visual_embed_dim=64), (16, 4, 4), POOLED_TEXT),
+    "HunyuanVideo": Tiny("HunyuanVideo", hunyuan, (16, 2, 4, 4), POOLED_TEXT),
+    "HunyuanVideo 1.5": Tiny("HunyuanVideo15", hunyuan_video_15, (32, 2, 4, 4)),
+    "HunyuanImage 2.1": Tiny("HunyuanImage21", hunyuan_image, (64, 4, 4)),
+    "Hunyuan-DiT": Tiny(
+        "HunyuanDiT",
+        hunyuan_dit,
+        (4, 8, 8),
+        {"conditioning_mt5xl": (1, TOKENS, WIDTH)},
+        hidden={"attention_mask": 1, "attention_mask_mt5xl": 2},
+    ),
+    "LTX-Video": Tiny("LTXV", ltx_video, (128, 2, 4, 4), hidden={"attention_mask": 1}),
+    "Mochi": Tiny("GenmoMochi", mochi, (12, 2, 4, 4), hidden={"attention_mask": 2}),
+    "OmniGen2": Tiny("Omnigen2", omnigen2, (16, 8, 8), hidden={"attention_mask": 0}),
     "Wan 2.1": Tiny("WAN21_T2V", wan, (16, 2, 4, 4)),
     "Wan 2.2 5B": Tiny("WAN22_T2V", partial(wan, in_dim=48, out_dim=48), (48, 2, 4, 4)),
 }

@@ -4,6 +4,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...sid_core.words import log
+from ..host.families import CLEANSTYLE, family_of, require_use
 from ..host.inputs import extra
 from ..host.model import progress_by_sigma
 from ..host.node import Node
@@ -40,6 +41,8 @@ def clean(model: ModelPatcher, settings: Settings, blocks: str = ALL, listed: st
         return clone
     prompts = _purifiable(model)
     if not prompts:
+        if family_of(model).classes or not cross_attention_layers(model):
+            require_use(model, CLEANSTYLE)
         raise ValueError(_nothing_to_purify(model))
     layers = cross_attention_layers(model)
     chosen = {key for layer in chosen_layers(layers, blocks, listed) for key in keys_of(layer) if key in prompts}
@@ -90,8 +93,8 @@ def _nothing_to_purify(model: ModelPatcher) -> str:
         )
     if not cross_attention_layers(model):
         return message + (
-            "It has no cross-attention of that kind: on Flux, use USOStyleReference before this node, or "
-            "CleanStyle Conditioning for Redux."
+            f"It has no cross-attention of that kind: on {family_of(model).name}, use USOStyleReference before this "
+            "node, or CleanStyle Conditioning for Redux."
         )
     return message + "Nodes that load a MODEL again, after the image prompt, lose it."
 

@@ -14,6 +14,7 @@ from .families import family_of
 from .latents import pixels_per_cell
 
 UNUSABLE = {"area", "mask", "control", "hooks", "gligen", "start_percent", "end_percent", "concat_latent_image"}
+MASK = "attention_mask"
 COUNT = "num_tokens"  # the one thing besides tensors that a network is given of a text
 
 
@@ -28,12 +29,14 @@ def conditioning_tensors(
     another text encoder's.
     """
     conds = _conds(model, conditioning, latent)
+    count = conds.pop(COUNT, None)
+    cut = int(count.cond) if count is not None and family_of(model).padded else math.inf
     for name, wanted in (like or {}).items():
         if name in conds and conds[name].cond.shape != wanted.shape:
             _require_same_text(conds[name], wanted, text)
     tensors = {name: cond.cond.clone() for name, cond in conds.items()}
-    counts = {name: _tokens(name, cond) for name, cond in conds.items()}
-    return tensors | {name + TOKENS: torch.tensor([count]) for name, count in counts.items() if count is not None}
+    counts = {name: tokens for name, cond in conds.items() if (tokens := _tokens(name, cond)) is not None}
+    return tensors | {name + TOKENS: torch.tensor([min(tokens, cut)]) for name, tokens in counts.items()}
 
 
 def require_plain(conditioning: list) -> None:
@@ -56,15 +59,21 @@ def _conds(model: ModelPatcher, conditioning: list, latent: Tensor) -> dict[str,
     conds = model.model.extra_conds(
         **(size | given), cross_attn=context, noise=latent[:1], device=model.load_device, prompt_type="positive"
     )
-    if "attention_mask" in conds and bool(conds["attention_mask"].cond.all()):
-        del conds["attention_mask"]  # it hides nothing
+    takes = inspect.signature(model.model.diffusion_model.forward).parameters
+    for name, cond in list(conds.items()):
+        usual = takes[name].default if name in takes else inspect.Parameter.empty
+        if usual is inspect.Parameter.empty:
+            continue
+        # A mask that hides nothing, and a number such as LTX-Video's frame_rate, that goes without saying.
+        if bool(cond.cond.all()) if name == MASK else not isinstance(cond.cond, Tensor) and cond.cond == usual:
+            del conds[name]
     for name, cond in conds.items():
         if name != COUNT and not isinstance(cond.cond, Tensor):
             raise ValueError(
                 "Choose a model that draws from text alone, and connect a CLIP Text Encode directly: training has no "
                 f"pictures to go by, and this conditioning has {name}."
             )
-    return {name: cond for name, cond in conds.items() if name != COUNT}
+    return conds
 
 
 def _guidance(model: ModelPatcher, given: dict) -> dict[str, float]:
@@ -91,7 +100,7 @@ def _tokens(name: str, cond: comfy.conds.CONDRegular) -> int | None:
     if isinstance(cond, comfy.conds.CONDCrossAttn | comfy.conds.CONDNoiseShape):
         return None
     values = cond.cond
-    return values.shape[-2] if values.ndim > 2 else values.shape[1] if name == "attention_mask" else None
+    return values.shape[-2] if values.ndim > 2 else values.shape[1] if "mask" in name else None
 
 
 def _repeatable(cond: comfy.conds.CONDRegular) -> bool:

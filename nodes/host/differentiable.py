@@ -4,12 +4,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import comfy.ldm.flux.layers
+import comfy.ldm.hydit.models
+import comfy.ldm.lightricks.model
 import comfy.model_management
 import torch
 from torch import nn
 
-# Of Flux and all that is built of its blocks (Chroma, FLUX.2, HunyuanVideo): they do `img += …` on what is saved.
-CHANGE_IN_PLACE = (comfy.ldm.flux.layers.DoubleStreamBlock, comfy.ldm.flux.layers.SingleStreamBlock)
+# Of Flux and all that is built of its blocks (Chroma, FLUX.2, HunyuanVideo), and of LTX-Video: they do `img += …` on
+# what is saved.
+CHANGE_IN_PLACE = (
+    comfy.ldm.flux.layers.DoubleStreamBlock,
+    comfy.ldm.flux.layers.SingleStreamBlock,
+    comfy.ldm.lightricks.model.BasicTransformerBlock,
+)
+# It puts what it has learnt of filling into the very text that it is given.
+CHANGE_TEXT = (comfy.ldm.hydit.models.HunYuanDiT,)
 
 
 def changes_in_place(network: nn.Module) -> bool:
@@ -18,6 +27,11 @@ def changes_in_place(network: nn.Module) -> bool:
     Of other blocks the trial of a run finds it out, where autograd refuses.
     """
     return any(isinstance(module, CHANGE_IN_PLACE) for module in network.modules())
+
+
+def changes_text(network: nn.Module) -> bool:
+    """Whether it changes its conditioning, which is another network's or another forward's as well."""
+    return isinstance(network, CHANGE_TEXT)
 
 
 @contextmanager

@@ -15,16 +15,19 @@ from ...sid_core.files.student import base_signature
 from ...sid_core.method.process import VE, VP, Flow
 from ...sid_core.method.sampling import step_times
 from .conditioning import counter
-from .families import SAMPLE, require_use
+from .differentiable import changes_text
+from .families import SAMPLE, family_of, require_use
 
 
 def process_of(model: ModelPatcher) -> VP | Flow:
     """The forward diffusion a MODEL was trained on. Raises ValueError for kinds that SiD has no formula for."""
     require_use(model, SAMPLE)
+    family = family_of(model)
+    usual = family.defaults
     kinds = comfy.model_sampling
     sampling = model.get_model_object("model_sampling")
     if _computes_as(sampling, kinds.CONST):
-        return Flow()
+        return Flow(usual.shift, usual.t_init) if usual and usual.flow else Flow()
     velocity = _computes_as(sampling, kinds.V_PREDICTION)
     # Distilled and cascaded models are subclasses with times of their own.
     if (velocity or _computes_as(sampling, kinds.EPS)) and _has_methods_of(
@@ -32,11 +35,14 @@ def process_of(model: ModelPatcher) -> VP | Flow:
     ):
         # The host keeps sigma = σ_t/α_t alone, so ᾱ = 1/(1+sigma²).
         alphas_cumprod = 1 / (1 + sampling.sigmas.detach().clone().double().cpu() ** 2)
-        return VP(alphas_cumprod, "v" if velocity else "eps")
+        prediction = "v" if velocity else "eps"
+        return (
+            VP(alphas_cumprod, prediction, usual.t_init) if usual and not usual.flow else VP(alphas_cumprod, prediction)
+        )
     found = ", ".join(kind.__name__ for kind in type(sampling).__bases__)
     raise ValueError(
         "Connect an eps- or v-prediction model (SD1.5, SD2, SDXL) or a flow model (SD3), without a ModelSampling… node "
-        f"that makes it another kind: this MODEL samples as {found}."
+        f"that makes it another kind: this MODEL ({family.name}) samples as {found}."
     )
 
 
@@ -60,7 +66,7 @@ def sigmas_for(model: ModelPatcher, steps: int, t_init: float | None) -> Tensor:
     Raises ValueError for a t_init of another kind of model.
     """
     process = process_of(model)
-    return sigmas_at(step_times(steps, process=process, t_init=t_init), process)
+    return sigmas_at(step_times(steps, process=process, t_init=t_init, kind=family_of(model).name), process)
 
 
 def sigmas_at(times: Tensor, process: VP | Flow) -> Tensor:
@@ -103,13 +109,14 @@ def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Te
     Prompts may be of several lengths, see `by_length`.
     """
 
-    counts = counter(base_model.diffusion_model)
+    counts, own_text = counter(base_model.diffusion_model), changes_text(base_model.diffusion_model)
 
     def predict(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         alpha, sigma = (c.to(x_t.device, torch.float32) for c in process.coefficients(t))
         if isinstance(process, VP):
             x_t, sigma = x_t / alpha.view(-1, *[1] * (x_t.ndim - 1)), sigma / alpha
-        return base_model.apply_model(x_t, sigma, transformer_options={}, **cond, **counts(cond))
+        given = {name: values.clone() for name, values in cond.items()} if own_text else cond
+        return base_model.apply_model(x_t, sigma, transformer_options={}, **given, **counts(cond))
 
     return by_length(predict)
 

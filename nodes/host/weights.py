@@ -26,6 +26,17 @@ def patched_weights(model: ModelPatcher, dtype: torch.dtype) -> dict[str, Tensor
     return {key: weight.detach().to("cpu", dtype, copy=True) for key, weight in weights.items()}
 
 
+def beyond_patches(network: nn.Module) -> set[str]:
+    """The weights that a patch of them does not reach, as the host loads none into modules that have both weights and
+    further modules of their own (modulation tables, tokens for padding), nor into buffers."""
+    reached = set()
+    for place, module in network.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if own.keys() == dict(module.named_parameters()).keys():
+            reached |= {f"{place}.{name}" if place else name for name in own}
+    return network.state_dict().keys() - reached
+
+
 class PatchedWeights(Mapping[str, Tensor]):
     """The same, one at a time and only when asked for: {name: weight in float32 on the compute device}.
 

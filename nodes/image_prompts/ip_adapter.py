@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..host.families import family_of
 from ..host.node import Node
 from ..host.search import found_by
 from ..host.unet_layers import ALL, BLOCKS, LISTED, Layer, chosen_layers, cross_attention_layers
@@ -116,7 +117,7 @@ def matching_layers(model: ModelPatcher, adapter: Adapter) -> list[Layer]:
     layers = cross_attention_layers(model)
     if not layers:
         raise ValueError(
-            f"Connect a MODEL of SD1.5 or SDXL, for which {adapter.name} is: this one is {type(model.model).__name__}, "
+            f"Connect a MODEL of SD1.5 or SDXL, for which {adapter.name} is: this one is {family_of(model).name}, "
             "which has no cross-attention for it."
         )
     network = adapter.network
@@ -124,7 +125,7 @@ def matching_layers(model: ModelPatcher, adapter: Adapter) -> list[Layer]:
     if ours != theirs:
         raise ValueError(
             f"Choose an adapter for this MODEL, or the MODEL for this adapter: {adapter.name} is for "
-            f"{_described(*ours)}, and the MODEL ({type(model.model).__name__}) has {_described(*theirs)}."
+            f"{_described(*ours)}, and the MODEL ({family_of(model).name}) has {_described(*theirs)}."
         )
     return layers
 

@@ -4,10 +4,11 @@ import comfy.lora
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...sid_core.files.student import StudentInfo
 from ..host.families import family_of
+from ..host.weights import beyond_patches
 
 STUDENT_INFO = "sid_student"
 LORA = "sid_student_lora"
@@ -28,16 +29,30 @@ def as_student(
     that these are a part of the student as well; else its weights take their place.
     """
     student = model.clone()
+    beyond = beyond_patches(model.model.diffusion_model)
+    patched = {NETWORK + key: weight for key, weight in weights.items() if key not in beyond}
     if strength == 1:
-        student.add_patches({NETWORK + key: ("set", (weight,)) for key, weight in weights.items()})
+        student.add_patches({key: ("set", (weight,)) for key, weight in patched.items()})
     else:
-        student.add_patches({NETWORK + key: (weight,) for key, weight in weights.items()}, strength, 1 - strength)
+        student.add_patches({key: (weight,) for key, weight in patched.items()}, strength, 1 - strength)
     if below:
-        for key in (NETWORK + name for name in weights):
+        for key in patched:
             *others, own = student.patches[key]
             student.patches[key] = [own, *others]
+    for key in (NETWORK + name for name in weights.keys() & beyond):
+        student.add_object_patch(
+            key, _between(model.get_model_object(key), weights[key.removeprefix(NETWORK)], strength)
+        )
     _attach(student, info)
     return student
+
+
+def _between(base: Tensor, weight: Tensor, strength: float) -> Tensor:
+    """What takes the base's place in its network: of the same kind, precision and device."""
+    moved = weight.to(base.device, base.dtype)
+    if strength != 1 and base.is_floating_point():
+        moved = torch.lerp(base.detach().float(), moved.float(), strength).to(base.dtype)
+    return nn.Parameter(moved, requires_grad=False) if isinstance(base, nn.Parameter) else moved
 
 
 def with_lora(model: ModelPatcher, tensors: dict[str, Tensor], info: StudentInfo) -> ModelPatcher:

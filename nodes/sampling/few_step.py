@@ -19,7 +19,7 @@ from ...sid_core.method.sampling import NOISE_MODES, few_step, noise_for_each, s
 from ...sid_core.method.schedules import METHODS, SID, method_times, own_times_of, times_to_change
 from ...sid_core.words import log
 from ..host import say
-from ..host.families import unknown_family
+from ..host.families import family_of, unknown_family
 from ..host.latents import cells, model_latent
 from ..host.model import process_of, sampler_process, sigmas_at
 from ..host.node import Node
@@ -112,16 +112,16 @@ def schedule(
     less than 1 to change a picture; 0 leaves it as it is. Raises ValueError where steps is 0 and the MODEL is no
     student, and for times that this kind of model has not.
     """
-    process, info = process_of(model), student_info(model)
+    process, info, kind = process_of(model), student_info(model), family_of(model).name
     as_trained, warnings = "", list(filter(None, [unknown_family(model)]))
     if own_times.strip():
         chosen = own_times_of(own_times, process)
     elif times != SID:
         chosen = method_times(times, steps, process)
     elif info is None:
-        chosen = _times_of_any(steps, t_init, process)
+        chosen = _times_of_any(steps, t_init, process, kind)
     else:
-        chosen = step_times(steps or info.steps, process=process, t_init=t_init or info.t_init)
+        chosen = step_times(steps or info.steps, process=process, t_init=t_init or info.t_init, kind=kind)
         as_trained = f"as trained: {info.steps} step{'s' * (info.steps > 1)} from t_init {info.t_init:g}"
         warnings += _against(info, steps, t_init)
     for warning in warnings:
@@ -133,14 +133,14 @@ def schedule(
     return sigmas_at(kept, process) if len(kept) else torch.empty(0)
 
 
-def _times_of_any(steps: int, t_init: float, process: Process) -> Tensor:
+def _times_of_any(steps: int, t_init: float, process: Process, kind: str) -> Tensor:
     """SiD's, for a model that doesn't say how it was trained."""
     if steps == 0:
         raise ValueError(
             "Set steps to 1 or more, or connect a student (SiD Load Student, SiD Distill, SiD Demo Model): it is 0, as "
             "the student was trained, and this MODEL is no student."
         )
-    return step_times(steps, process=process, t_init=t_init or None)
+    return step_times(steps, process=process, t_init=t_init or None, kind=kind)
 
 
 def _against(info: StudentInfo, steps: int, t_init: float) -> list[str]:

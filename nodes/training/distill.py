@@ -12,10 +12,11 @@ from torch import Tensor
 from ...sid_core.files.run_folder import BEST_STUDENT, RunFolder
 from ...sid_core.files.student import StudentInfo
 from ...sid_core.method.process import VP, Flow
+from ...sid_core.method.sampling import step_times
 from ...sid_core.training.distill import Bucket
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
-from ..host.families import FULL, LORA, require_use, unknown_family
+from ..host.families import FULL, LORA, before_training, family_of, require_use
 from ..host.fingerprints import weights_digest, weights_sample
 from ..host.folder_names import named_folder
 from ..host.inputs import widgets
@@ -124,6 +125,7 @@ class SiDDistill(Node):
         require_use(model, LORA if inputs.lora() else FULL)
         process = process_of(model)
         settings = inputs.settings(guider.guidance)
+        step_times(settings.steps, process=process, t_init=settings.t_init, kind=family_of(model).name)  # refuses
         of_images = before_adversarial(inputs.images is not None, settings, inputs.iterations)
         if settings.adversarial_weight == 0:
             inputs = replace(inputs, images=None)
@@ -145,7 +147,8 @@ class SiDDistill(Node):
             RunFolder(place, inputs.keep_last) as folder,
             with_gradients(),
         ):
-            odd = filter(None, (unknown_family(model), *(unusual_size(model, shape) for shape in shapes)))
+            odd = [*before_training(model, inputs.preset, inputs.mode)]
+            odd += filter(None, (unusual_size(model, shape) for shape in shapes))
             for told in [*before_distilling(teacher), *odd, *(initial.remarks(info) if initial else [])]:
                 progress.warn(told)
             for told in of_images:

@@ -6,9 +6,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...sid_core.method.guidance import Guidance
-from ...sid_core.training.adapters import DEFAULT_TARGETS, TARGETS
+from ...sid_core.training.adapters import TARGETS
 from ...sid_core.training.settings import Settings
 from ...sid_core.words import log
+from ..host.family_defaults import FULL, LORA, PRESETS, Defaults
 from ..host.inputs import ADVANCED, choice, flag, part, real, text, whole, wire
 from .evaluation import TrainingEvaluation
 from .images import Images
@@ -18,29 +19,7 @@ from .prompts import Prompts
 from .roles import LoRAOptions
 
 CONTINUE, START_OVER = "continue it", "start over"
-LORA, FULL = "lora", "full"
 CUSTOM = "as set here"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Values that belong together, by the names of the inputs that they take the place of."""
-
-    mode: str
-    batch_size: int
-    student_learning_rate: float
-    fake_learning_rate: float
-    ema_half_life: float
-
-
-# Full: SiD-LSG's for SD1.5 (arXiv 2406.01561); the few-step paper does not say SDXL's, so they are the same. LoRA: the
-# rate of the field's LoRA distillations (DMD2: 5e-5) and a batch for one GPU, not tried on real weights yet.
-PRESETS = {
-    "SD1.5, LoRA": Preset("lora", 32, 5e-5, 1e-4, 2_000),
-    "SDXL, LoRA": Preset("lora", 16, 5e-5, 1e-4, 1_000),
-    "SD1.5, full": Preset("full", 512, 1e-6, 1e-6, 50_000),
-    "SDXL, full": Preset("full", 512, 1e-6, 1e-6, 50_000),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +45,12 @@ class Inputs:
         4, 1, 4096, "Pictures an iteration. The authors use 512.", part=(Settings, "batch"), display_name="batch size"
     )
     steps: int = whole(
-        4, 1, 64, "The student's steps, usually 1 to 4.", part=(Settings, "steps"), display_name="student steps"
+        Defaults.steps,
+        1,
+        64,
+        "The student's steps, usually 1 to 4.",
+        part=(Settings, "steps"),
+        display_name="student steps",
     )
     t_init: float = real(
         0.0,
@@ -205,9 +189,9 @@ class Inputs:
     )
     lora_targets: str = choice(
         list(TARGETS),
-        DEFAULT_TARGETS,
+        Defaults.lora_targets,
         "The layers that have a LoRA. Mode lora only.",
-        absent=DEFAULT_TARGETS,
+        absent=Defaults.lora_targets,
         part=(LoRAOptions, "targets"),
         display_name="LoRA targets",
         browser=ADVANCED,

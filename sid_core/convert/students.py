@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+import torch
+
 from ..files.student import StudentInfo
 from .architecture import Architecture, Pieces, Shape, turned_round
 from .errors import ForeignFileError
@@ -11,11 +13,13 @@ from .facts import Facts, student_info
 from .lora import as_kohya, as_peft, by_host_names, is_lora, layers_of
 from .names import network_names, told_by_group, unknown_family
 from .sources import Source, Store
-from .weights import Weight, joined
+from .weights import Weight, held, joined
 
 NETWORK = "model.diffusion_model."  # before a whole student's names, as checkpoints have it
 DIFFUSERS, PEFT, KOHYA = "diffusers", "peft", "kohya"
 NAMED = 3  # names that an error has
+# Weights by which a network draws nothing, and which diffusers' has not: of Lumina 2 and Z-Image, and of PixArt.
+IDLE = {"norm_final.weight", "y_embedder.y_embedding"}
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,18 @@ def exported(source: Source, architecture: Architecture, form: str) -> dict[str,
     names, _ = network_names(source.tensors)
     places = architecture.diffusers_names()
     has_place = {weight for pieces in places.values() for weight, _, _ in pieces}
-    if unnamed := [name for name in architecture.shapes if name not in has_place]:
+    if unnamed := [name for name in architecture.shapes if name not in has_place | IDLE]:
         raise ForeignFileError(
             f"Keep {source.place.name} as it is: ComfyUI knows no diffusers' names for {len(unnamed)} weights of "
             f"{architecture.kind}, such as {unnamed[0]}."
         )
     _require_all(names, architecture, source)
-    held = {name: [(names[weight], a, b) for weight, a, b in pieces] for name, pieces in places.items()}
-    return {name: _joined(source.tensors, pieces) for name, pieces in held.items()}
+    found = {
+        name: [(names[weight], a, b) for weight, a, b in pieces]
+        for name, pieces in places.items()
+        if not any(weight in IDLE for weight, _, _ in pieces)
+    }
+    return {name: _joined(source.tensors, pieces) for name, pieces in found.items()}
 
 
 def _network(source: Source, architecture: Architecture) -> tuple[dict[str, Weight], list[str]]:
@@ -97,7 +105,10 @@ def _network(source: Source, architecture: Architecture) -> tuple[dict[str, Weig
     others += [name for bare, name in names.items() if bare not in used]
     found = {weight: [(names[bare], a, b) for bare, a, b in pieces] for weight, pieces in places.items()}
     _require_all(found, architecture, source)
-    weights = {weight: _joined(source.tensors, found[weight]) for weight in architecture.shapes}
+    weights = {
+        weight: _joined(source.tensors, found[weight]) if weight in found else _zeros(shape)
+        for weight, shape in architecture.shapes.items()
+    }
     for name, weight in weights.items():
         expected = architecture.shapes[name]
         if weight.shape != expected and not _is_same(weight.shape, expected):
@@ -133,7 +144,7 @@ def _require_all(found: Mapping[str, object], architecture: Architecture, source
             f"Choose a student of this base, or its base: {source.place.name} has none of the weights of "
             f"{architecture.kind}. Ordinary checkpoints and LoRAs go into ComfyUI's own loaders."
         )
-    if lacking := [name for name in architecture.shapes if name not in found]:
+    if lacking := [name for name in architecture.shapes if name not in found and name not in IDLE]:
         shown = ", ".join(lacking[:NAMED])
         raise ForeignFileError(
             f"Get another copy of {source.place.name}, or take the base that it was distilled from: of "
@@ -144,6 +155,10 @@ def _require_all(found: Mapping[str, object], architecture: Architecture, source
 def _joined(tensors: Store, pieces: Pieces) -> Weight:
     shape = tensors.shape(pieces[0][0])
     return joined(tensors, pieces, shape[1:] if shape else None, tensors.dtype(pieces[0][0]))
+
+
+def _zeros(shape: Shape) -> Weight:
+    return held(lambda: torch.zeros(shape, dtype=torch.float16), shape, torch.float16)
 
 
 def _is_same(shape: Shape, expected: Shape) -> bool:

@@ -51,7 +51,7 @@ class VP(_Diffusion):
 
     alphas_cumprod: Tensor
     prediction: Literal["eps", "v"] = "eps"
-    default_t_init: float = field(default=625, init=False)
+    default_t_init: float = 625
 
     def __post_init__(self) -> None:
         if self.prediction not in ("eps", "v"):
@@ -101,7 +101,7 @@ class Flow(_Diffusion):
     """
 
     shift: float = 1.0
-    default_t_init: float = field(default=1.0, init=False)
+    default_t_init: float = 1.0
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """t in [0, 1], any shape."""

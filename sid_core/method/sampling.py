@@ -15,10 +15,13 @@ NOISE_MODES: tuple[str, ...] = get_args(NoiseMode)
 PredictClean = Callable[[Tensor, Tensor], Tensor]
 
 
-def step_times(steps: int, *, process: Process, t_init: float | None = None) -> Tensor:
+def step_times(
+    steps: int, *, process: Process, t_init: float | None = None, kind: str = "this kind of model"
+) -> Tensor:
     """t_i = t_init · (1 - i/N) for i = 0 … N-1, noisiest first, as times of `process`.
 
-    `t_init` defaults to the process's own: 625 for VP, 1.0 for flow. → 1-D tensor of `steps` times, no two the same.
+    `t_init` defaults to the process's own: 625 for VP, 1.0 for flow. kind: what errors call models of this process.
+    → 1-D tensor of `steps` times, no two the same.
     Raises ValueError for steps < 1 or a t_init that is no time of this process to begin at.
     """
     if steps < 1:
@@ -26,12 +29,12 @@ def step_times(steps: int, *, process: Process, t_init: float | None = None) -> 
     t_init = process.default_t_init if t_init is None else t_init
     low, high = process.first_times(steps)
     if low > high:
-        raise ValueError(f"Lower steps to {high:g} or less: it is {steps}, and this model has no more times.")
+        raise ValueError(f"Lower steps to {high:g} or less: it is {steps}, and {kind} has no more times.")
     if not (max(low, sys.float_info.min) <= t_init <= high):
         within = f"from {low:g} to {high:g}" if low else f"above 0, up to {high:g}"
         raise ValueError(
-            f"Set t_init to a time {within}: it is {t_init:g}, and those are the times that this kind of model can "
-            f"begin {steps} step{'s' * (steps > 1)} at. Its usual one is {process.default_t_init:g}."
+            f"Set t_init to a time {within}: it is {t_init:g}, and those are the times that {kind} can begin {steps} "
+            f"step{'s' * (steps > 1)} at. Its usual one is {process.default_t_init:g}."
         )
     # float64, lest a product such as 0.2 · 5 fall just short of the whole time it means
     return process.snap(t_init * (steps - torch.arange(steps, dtype=torch.float64)) / steps)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 # By the names that these layers have in ComfyUI's UNets and transformers; embedders have an `mlp` too.
 ATTENTION = r"attn\d?|attention|proj_in|proj_out"
-FEED_FORWARD = r"ff|ff_[it]|ffn|feed_forward|mlp[XC]?|linear1|linear2"
+FEED_FORWARD = r"ff|ff_[it]|ffn|feed_forward|mlp[XC]?|mlp_[xy]|linear1|linear2"
 TARGETS = {
     "attention": rf"^(?!.*embed).*(?:^|[._])(?:{ATTENTION})(?:\.|$)",
     "attention and feed-forward": rf"^(?!.*embed).*(?:^|[._])(?:{ATTENTION}|{FEED_FORWARD})(?:\.|$)",

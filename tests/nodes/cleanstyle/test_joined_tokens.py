@@ -176,5 +176,5 @@ def test_what_has_no_spectrum_or_too_small_a_one_is_refused(flux, monkeypatch):
 
 
 def test_a_model_without_style_reference_is_told_what_to_connect(comfyui):
-    with pytest.raises(ValueError, match=r"USOStyleReference before this node, or CleanStyle Conditioning"):
+    with pytest.raises(ValueError, match=r"on FLUX.1, use USOStyleReference before this node, or CleanStyle Cond"):
         clean(tiny_models.flux())

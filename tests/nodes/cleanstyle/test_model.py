@@ -487,11 +487,6 @@ def test_without_an_image_prompt_it_says_what_to_connect(model, patch, message):
         cleaned(clone)
 
 
-def test_a_model_without_cross_attention_is_told_of_the_other_node():
-    with pytest.raises(ValueError, match="CleanStyle Conditioning"):
-        cleaned(sd3())
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
