@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from weakref import WeakKeyDictionary
 
 import comfy.ldm.flux.layers
 import comfy.ldm.hydit.models
@@ -48,7 +49,32 @@ def differentiable(in_place: bool) -> Iterator[None]:
     before = getattr(management, "in_training", False)  # older hosts have no such code, nor the flag
     management.in_training = True
     try:
-        with torch.autograd.graph.allow_mutation_on_saved_tensors() if in_place else nullcontext():
+        with mutable_saved_tensors() if in_place else nullcontext():
             yield
     finally:
         management.in_training = before
+
+
+@contextmanager
+def mutable_saved_tensors() -> Iterator[None]:
+    """Within it, what autograd has saved may be changed in place: `allow_mutation_on_saved_tensors` of torch, mended.
+
+    That knows a saved tensor by its object's id, its address and its version, and lets go of it when it has made the
+    copy. Another tensor may then come to have all three, and backward gets the copy of the first in its place: wrong
+    gradients without a word, or shapes that don't fit.
+    """
+    with torch.autograd.graph.allow_mutation_on_saved_tensors() as context:
+        context.original = Originals()
+        yield
+
+
+class Originals(WeakKeyDictionary):
+    """Saved tensors by their handles, each kept as long as its handle is, also after it has been copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copied: WeakKeyDictionary = WeakKeyDictionary()
+
+    def __delitem__(self, handle: object) -> None:
+        self.copied[handle] = self[handle]
+        super().__delitem__(handle)
