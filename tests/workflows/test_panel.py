@@ -20,6 +20,9 @@ FURTHER = """(saved) => {
   const said = document.querySelector(".sid-panel .said").textContent
   return Number(/Training: iteration (\\d+)/.exec(said)?.[1]) > saved
 }"""
+# What ComfyUI itself shows at the node's foot of what it is told.
+TEXT_BELOW = """() => window.app.graph._nodes.find((node) => node.type === "SiDDistill")
+  .widgets.find((widget) => widget.name === "$$node-text-preview")?.value"""
 DISTILL = "window.app.graph._nodes.find((node) => node.type === 'SiDDistill')"
 POINTS = "() => document.querySelectorAll('.sid-panel svg path.smooth')[0]?.getAttribute('d').split('L').length ?? 0"
 SHORT = {"iterations": 2000, "batch_size": 2, "preview_every": 2, "student_rank": 4, "fake_rank": 4}
@@ -54,6 +57,7 @@ def test_the_panel_moves_and_stops_the_run_which_goes_on_also_through_a_reload_o
     queue(distilling)
     said(distilling, r"Training: iteration [1-9]\d* of 2,000")
     page.wait_for_function(f"() => ({POINTS})() >= 2")
+    assert page.evaluate(TEXT_BELOW) == ""
     page.locator(".sid-panel [data-tab=pictures]").click()
     page.wait_for_function(
         "() => [...document.querySelectorAll('.sid-panel .pictures img:not([hidden])')]"
