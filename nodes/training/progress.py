@@ -35,8 +35,8 @@ class TrainingProgress(Progress):
         self.first, self.recent = first, deque([(first, time.monotonic())], RECENT + 1)
         self._send({"iteration": first, "iterations": self.total})
         # What came before training is over, and the panel has the rest: else the last of it, as on memory, which
-        # stands on the node already, would stay below the panel to the end, and cut off.
-        say.on_node("\n".join(self.lines), self.node_id)
+        # stands on the node already, would stay below the panel to the end, and cut off. ComfyUI takes no empty text.
+        say.on_node("\n".join(self.lines) or " ", self.node_id)
 
     def update(self, iteration: int, note: str) -> None:
         """After an iteration; `note`: such as the losses."""

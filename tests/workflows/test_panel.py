@@ -22,7 +22,7 @@ FURTHER = """(saved) => {
 }"""
 # What ComfyUI itself shows at the node's foot of what it is told.
 TEXT_BELOW = """() => window.app.graph._nodes.find((node) => node.type === "SiDDistill")
-  .widgets.find((widget) => widget.name === "$$node-text-preview")?.value"""
+  .widgets.find((widget) => widget.name === "$$node-text-preview")?.value.trim()"""
 DISTILL = "window.app.graph._nodes.find((node) => node.type === 'SiDDistill')"
 POINTS = "() => document.querySelectorAll('.sid-panel svg path.smooth')[0]?.getAttribute('d').split('L').length ?? 0"
 SHORT = {"iterations": 2000, "batch_size": 2, "preview_every": 2, "student_rank": 4, "fake_rank": 4}

@@ -49,7 +49,7 @@ export class Panel {
   /** What the node of that id says, which is how far it is with what comes before training. */
   hearText(id, text) {
     if (!this.#isOurs(id)) return
-    this.text = text.split("\n")[0]
+    this.text = text.split("\n")[0].trim()
     this.draw()
   }
 
