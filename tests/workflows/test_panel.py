@@ -66,6 +66,7 @@ def test_the_panel_moves_and_stops_the_run_which_goes_on_also_through_a_reload_o
     assert re.fullmatch(r"iteration \d+", page.locator(".sid-panel .when b").inner_text())
     facts = page.locator(".sid-panel .facts").inner_text()
     assert "images/s" in facts and "left" in facts and "RAM" in facts
+    assert page.locator(".sid-panel .facts").evaluate("(facts) => facts.title === facts.textContent")
     page.locator(".sid-panel .stop").click()
     said(distilling, SETTLED)
     sentence = page.locator(".sid-panel .said").inner_text()

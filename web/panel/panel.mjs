@@ -200,7 +200,7 @@ export class Panel {
       const of = { used: gigabytes(memory.used), total: gigabytes(memory.total) }
       facts.push(memory.device === "cpu" ? say("{used} of {total} RAM", of) : say("{used} of {total} GPU memory", of))
     }
-    this.facts.textContent = facts.join(" · ")
+    this.facts.textContent = this.facts.title = facts.join(" · ") // which a narrow node cuts
     if (this.told === this.run.state.cursor) return
     this.told = this.run.state.cursor
     const line = ([iteration, message]) => h("li", {}, h("b", {}, say("iteration {at}", { at: number(iteration) }), " "), message)
