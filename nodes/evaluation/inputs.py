@@ -42,7 +42,8 @@ class EvaluationInputs:
         8,
         1,
         1024,
-        "Pictures that are drawn at once, 1 to 1024. Cancel loses so many at most. Another number draws other pictures.",
+        "Pictures that are drawn at once, 1 to 1024. Cancel loses so many at most. Another number draws other "
+        "pictures.",
     )
     seed: int = whole(
         0,
