@@ -148,6 +148,14 @@ def test_what_comes_before_training_is_told_until_the_node_ends(distilling):
     said(distilling, "^encoding prompts: 64/1797$")
     distilling.page.evaluate(send, ["executing", None])
     said(distilling, "No run of this name yet")
+    # In a tab that has not queued it, which is told of no node's end.
+    training = {"run": "not yet", "node": node, "iteration": 1, "iterations": 9}
+    distilling.page.evaluate(send, ["progress_text", {"nodeId": node, "text": "encoding prompts: 64/1797"}])
+    distilling.page.evaluate(send, ["sid.training", training])
+    said(distilling, "^Training: iteration 1 of 9$")
+    distilling.page.evaluate(send, ["progress_text", {"nodeId": node, "text": "· stopped, and saved"}])
+    distilling.page.evaluate(send, ["sid.training", {"run": "not yet", "node": node, "ended": True}])
+    said(distilling, "No run of this name yet")
 
 
 def test_dragging_over_a_curve_shows_a_part_and_all_is_a_click_away(distilling, finished):

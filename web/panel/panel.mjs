@@ -43,12 +43,14 @@ export class Panel {
   hear(event) {
     const ours = this.#name() === null ? this.#isOurs(event.node) : null
     if (ours && event.run !== this.run?.name) this.#show(event.run)
-    if (event.run === this.run?.name) this.run.hear(event)
+    if (event.run !== this.run?.name) return
+    this.text = null // what came before training is over, also where another tab has queued it and hears of its end
+    this.run.hear(event)
   }
 
   /** What the node of that id says, which is how far it is with what comes before training. */
   hearText(id, text) {
-    if (!this.#isOurs(id)) return
+    if (!this.#isOurs(id) || this.run?.live?.iteration !== undefined) return // a remark while it trains
     this.text = text.split("\n")[0].trim()
     this.draw()
   }
