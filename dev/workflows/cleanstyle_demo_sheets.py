@@ -33,7 +33,7 @@ def demo_cleanstyle() -> Sheet:
     latents = _latents(sheet)
     style = _style_picture(sheet, model, clip, vae, empty)
     adapter = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=ADAPTER)["ip_adapter"]
-    sheet.column("Image prompt, cleaned", width=310)
+    sheet.column("Style, cleaned", width=310)
     styled = sheet.add(
         "CleanStyleIPAdapter", model=model, ip_adapter=adapter, image=style, clip_vision=vision, weight=WEIGHT
     )["model"]
@@ -67,7 +67,7 @@ def demo_cleanstyle_student() -> Sheet:
     empty = parts.prompt(sheet, clip, "", "Empty prompt")
     style = _style_picture(sheet, demo["model"], clip, vae, empty)
     adapter = sheet.add("CleanStyleIPAdapterLoader", ip_adapter=ADAPTER)["ip_adapter"]
-    sheet.column("Image prompt, cleaned", width=310)
+    sheet.column("Style, cleaned", width=310)
     styled = sheet.add(
         "CleanStyleIPAdapter",
         model=student,

@@ -133,7 +133,7 @@ def sdxl_cleanstyle_ipadapter_plus() -> Sheet:
     )
     model, clip, vae = _checkpoint(sheet, models.SDXL)
     conds, latent = _prompts(sheet, clip, size=1024)
-    sheet.column("Style, by IPAdapter_plus", width=320)
+    sheet.column("The style", width=320)
     adapter = sheet.add("IPAdapterModelLoader", ipadapter_file=models.SDXL_ADAPTER.name)["IPADAPTER"]
     vision = sheet.add("CLIPVisionLoader", clip_name=models.SDXL_VISION.name)["CLIP_VISION"]
     image = _style_image(sheet)

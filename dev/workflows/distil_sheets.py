@@ -70,7 +70,7 @@ def demo_distil_best() -> Sheet:
     model, clip, vae, eye, prompt, empty = _demo_teacher(sheet)
     sheet.column("What to learn", width=270)
     learnt = _what_the_demo_learns(sheet, model, prompt, empty)
-    sheet.column("Measure it, keep the best", width=270)
+    sheet.column("Keep the best", width=270)
     evaluation = sheet.add("SiDTrainingEvaluation", clip_vision=eye, every=50, samples=64)["evaluation"]
     more = {"options": sheet.add("SiDTrainingOptions")["options"], "evaluation": evaluation}
     student = _distil(sheet, **learnt, clip=clip, vae=vae, **more, run_name="demo_best_student", **DEMO_SETTINGS)
@@ -189,7 +189,7 @@ def sd15_distil_images() -> Sheet:
     guider = sheet.add("SiDZeroCFGGuider", model=base["MODEL"], positive=prompt, negative=empty)
     pictures = sheet.add("SiDImages", folder="my_pictures")
     latent = sheet.add("EmptyLatentImage", "Size of the pictures", width=512, height=512)
-    sheet.column("Measure it, keep the best", width=270)
+    sheet.column("Keep the best", width=270)
     eye = sheet.add("CLIPVisionLoader", "Image encoder", clip_name=models.SDXL_VISION.name)
     evaluation = sheet.add("SiDTrainingEvaluation", clip_vision=eye["CLIP_VISION"])
     options = sheet.add("SiDTrainingOptions")

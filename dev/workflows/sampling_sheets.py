@@ -130,14 +130,15 @@ def demo_change_picture() -> Sheet:
     left = sheet.add(
         "MaskComposite", "Left half", folded=True, destination=nothing, source=half, x=0, y=0, operation="add"
     )["MASK"]
-    masked = sheet.add("SetLatentNoiseMask", folded=True, samples=first, mask=left)["LATENT"]
+    masked = sheet.add("SetLatentNoiseMask", "Latent and mask", folded=True, samples=first, mask=left)["LATENT"]
     sheet.column("Change all of it")
-    change = {"model": model, "positive": lemon, "denoise": CHANGE}
-    changed = sheet.add("SiDGenerate", "All of it changed", latent_image=first, **change)["latent"]
-    sheet.column("Change the masked part")
-    inpainted = sheet.add("SiDGenerate", "The part changed", latent_image=masked, **change)["latent"]
+    # The size is the latent's; the settings for it read the same, so that nobody takes it for another.
+    change = {"model": model, "positive": lemon, "denoise": CHANGE, **parts.SMALL}
+    changed = sheet.add("SiDGenerate", "All changed", latent_image=first, **change)["latent"]
+    sheet.column("Change a part")
+    inpainted = sheet.add("SiDGenerate", "Part changed", latent_image=masked, **change)["latent"]
     sheet.column("Side by side", width=500)
-    latents = {"The first": first, "All of it changed": changed, "The part changed": inpainted}
+    latents = {"The first": first, "All changed": changed, "Part changed": inpainted}
     parts.save_enlarged(sheet, parts.side_by_side(sheet, latents, vae, spacing=4), "sid/changed", width=0, room=420)
     return sheet
 
@@ -159,17 +160,17 @@ def demo_extract_lora() -> Sheet:
     sheet.group("Student and base")
     four = sheet.add("SiDDemoModel", "The student", weights="student, 4 steps")
     teacher = sheet.add("SiDDemoModel", "The base", weights="teacher")
+    sheet.group("Prompt")
+    prompt = parts.prompt(sheet, teacher["clip"], parts.SUBJECT)
     sheet.column("Make it a LoRA", width=330)
     small = sheet.add("SiDExtractLoRA", model=four["model"], base=teacher["model"], rank=6)["student"]
     sheet.add("SiDSaveStudent", model=small, filename_prefix="demo_small_student")
-    sheet.column("Prompt")
-    prompt = parts.prompt(sheet, teacher["clip"], parts.SUBJECT)
-    sheet.column("Draw with both, one seed")
+    sheet.column("Draw with both")
     drawn = {
         title: sheet.add("SiDGenerate", title, model=model, positive=prompt, **parts.SMALL, control="fixed", seed=SEED)
-        for title, model in {"Drawn by the student": four["model"], "Drawn by the LoRA": small}.items()
+        for title, model in {"By the student": four["model"], "By the LoRA": small}.items()
     }
-    sheet.column("Side by side", width=430)
+    sheet.column("Side by side", width=500)
     latents = {title: each["latent"] for title, each in drawn.items()}
     joined = parts.side_by_side(sheet, latents, teacher["vae"], spacing=4)
     parts.save_enlarged(sheet, joined, "sid/small_student", width=0, room=380)
@@ -228,7 +229,8 @@ def sdxl_second_pass() -> Sheet:
     first = sheet.add("SiDGenerate", "First pass", **drawn, width=1024, height=1024)["latent"]
     sheet.column("Enlarge, and go over it")
     larger = sheet.add("LatentUpscaleBy", samples=first, upscale_method="bislerp", scale_by=1.5)["LATENT"]
-    second = sheet.add("SiDGenerate", "Second pass", **drawn, latent_image=larger, denoise=0.5)["latent"]
+    enlarged = {"latent_image": larger, "width": 1536, "height": 1536}  # what the latent has, which decides
+    second = sheet.add("SiDGenerate", "Second pass", **drawn, **enlarged, denoise=0.5)["latent"]
     sheet.column("Picture", width=440)
     image = sheet.add("VAEDecodeTiled", samples=second, vae=base["VAE"])["IMAGE"]
     sheet.add("SaveImage", images=image, filename_prefix="sid/sdxl_larger", room=440)

@@ -39,7 +39,11 @@ class EvaluationInputs:
         comfy.samplers.SCHEDULER_NAMES, "sgm_uniform", "Of the teacher. Students have SiD Scheduler."
     )
     batch_size: int = whole(
-        8, 1, 1024, "Pictures that are drawn at once, 1 to 1024. What Cancel loses at most; other pictures than with 8."
+        8,
+        1,
+        1024,
+        "Pictures that are drawn at once, 1 to 1024. Cancel loses so many at most. Another number draws other "
+        "pictures.",
     )
     seed: int = whole(
         0,

@@ -232,8 +232,8 @@ class SiDScheduler(Node):
                     options=[*METHODS],
                     default=SID,
                     optional=True,
-                    tooltip="Whose times. For files of other few-step methods, which don't say theirs: set steps to "
-                    "what the file's page says. They have no t_init.",
+                    tooltip="Which method's times. Files of other few-step methods don't say theirs: choose them here, "
+                    "and set steps to what the file's page says. t_init is SiD's alone.",
                 ),
                 io.String.Input(
                     "own_times",

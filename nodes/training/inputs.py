@@ -126,8 +126,8 @@ class Inputs:
     existing_run: str = choice(
         [CONTINUE, START_OVER],
         CONTINUE,
-        "When a run of that name is there. 'start over' puts it aside until the new one has as many iterations. A run "
-        "that it began itself, with the same settings, and that was cancelled goes on.",
+        "When a run of that name is there. 'start over' puts it aside until the new one has as many iterations; where "
+        "that one was cancelled and its settings are the same, it goes on.",
         display_name="existing run",
     )
     preview_every: int = whole(

@@ -9,7 +9,7 @@ from typing import Any
 import comfy.model_management
 from comfy_execution.utils import get_executing_context
 
-from ..host import browsers
+from ..host import browsers, say
 from ..host.progress import Progress, duration
 
 EVENT = "sid.training"
@@ -34,6 +34,9 @@ class TrainingProgress(Progress):
         """The clock starts now; `first`: the iteration that a continued run goes on from."""
         self.first, self.recent = first, deque([(first, time.monotonic())], RECENT + 1)
         self._send({"iteration": first, "iterations": self.total})
+        # What came before training is over, and the panel has the rest: else the last of it, as on memory, which
+        # stands on the node already, would stay below the panel to the end, and cut off. ComfyUI takes no empty text.
+        say.on_node("\n".join(self.lines) or " ", self.node_id)
 
     def update(self, iteration: int, note: str) -> None:
         """After an iteration; `note`: such as the losses."""

@@ -25,14 +25,15 @@ SHOWN = f"""(kinds) => kinds.map((kind) => {{
     tooltips: Object.fromEntries(node.inputs.map((socket) => [socket.name, said(`inputs.${{socket.name}}.tooltip`)])),
   }}
 }})"""
-OPEN_HELP = f"""async (kind) => {{
-  const stores = {STORES}.$pinia._s
-  const tabs = window.app.extensionManager.sidebarTab
-  if (tabs.activeSidebarTabId !== "node-library") tabs.toggleSidebarTab("node-library")
-  stores.get("nodeHelp").closeHelp()
-  await new Promise((done) => requestAnimationFrame(done))
-  stores.get("nodeHelp").openHelp(stores.get("nodeDef").nodeDefsByName[kind])
-}}"""
+# As a user does: the button with an i above a node that is selected. Where it opens the help depends on the editor.
+SELECT = """(kind) => {
+  const { graph, canvas } = window.app
+  graph.clear()
+  const node = window.LiteGraph.createNode(kind)
+  graph.add(node)
+  canvas.selectNode(node)
+}"""
+HELP_BUTTON = "[data-testid=info-button]"
 LOADED = """(title) => {
   const pictures = [...document.querySelectorAll(".node-help-content img")]
   const shown = document.querySelector(".node-help-content h1")?.textContent
@@ -109,6 +110,7 @@ def test_nodes_show_what_the_language_has(shown, definitions):
 @pytest.mark.parametrize("kind", PAGES)
 def test_a_help_page_fits_the_panel(kind, shown):
     language, page = shown
-    page.evaluate(OPEN_HELP, kind)
+    page.evaluate(SELECT, kind)
+    page.locator(HELP_BUTTON).dispatch_event("click")
     page.wait_for_function(LOADED, arg=words(language)[kind]["display_name"], timeout=60_000)
     assert page.evaluate(MEASURED, WIDTH) == {"tooWide": [], "scrolled": False, "pictures": []}

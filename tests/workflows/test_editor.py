@@ -21,6 +21,20 @@ NODES = """() => window.app.graph._nodes.map((node) => {
     cut: !node.flags.collapsed && node.size[1] < node.computeSize()[1] }
 })"""
 GROUPS = "() => window.app.graph._groups.map((group) => [...group.pos, ...group.size])"
+# The titles of groups that the badge of the first node below, which says what pack it is of, stands on.
+COVERED_TITLES = """() => {
+  const context = document.createElement("canvas").getContext("2d")
+  return window.app.graph._groups.filter((group) => {
+    const [x, y] = group.pos, [width, height] = group.size
+    const isInside = ({ pos }) => pos[0] > x && pos[0] < x + width && pos[1] > y && pos[1] < y + height
+    const [first] = window.app.graph._nodes.filter(isInside).sort((a, b) => a.pos[1] - b.pos[1])
+    const badges = first.badges.map((badge) => (typeof badge === "function" ? badge() : badge))
+    const shown = badges.filter((badge) => badge.visible && !first.flags.collapsed)
+    const badge = shown.reduce((sum, each) => sum + each.getWidth(context), 0)
+    context.font = `${group.font_size}px ${window.LiteGraph.GROUP_FONT}`
+    return x + context.measureText(group.title).width > first.pos[0] + first.size[0] - badge
+  }).map((group) => group.title)
+}"""
 # How much of the note's text is below its lower edge, in pixels of the screen.
 NOTE_CUT = """() => {
   const note = window.app.graph._nodes.find((node) => node.type === "MarkdownNote")
@@ -89,6 +103,7 @@ def test_the_editor_makes_the_api_graph_of_the_workflow(name, editor):
 def test_a_template_opens_whole_and_legible_and_nothing_lies_across_another(name, editor):
     editor.open_template(ui_workflow(name), TITLES[name])
     assert_whole_and_tidy(name, editor)
+    assert editor.page.evaluate(COVERED_TITLES) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -43,3 +43,13 @@ def test_small_numbers_read_as_they_are(editor, node, kind):
 def test_what_is_typed_in_is_kept(editor, value):
     editor.page.evaluate(ADD, ["SiDDistill", {}])
     assert editor.page.evaluate(TYPE_IN, ["SiDDistill", "student_learning_rate", value]) == value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_node_has_its_own_values_where_another_of_its_number_was_cleared_away(editor, kind):
+    """Both have an alpha, and the graph counts its nodes from 1 again."""
+    with drawn_as(editor, kind):
+        editor.page.evaluate(ADD, ["SiDDistill", {"alpha": 1.25}])
+        editor.page.evaluate(ADD, ["CleanStyle", {}])
+        assert shown_number(editor, kind, "CleanStyle", "alpha") == 0.01
+    assert editor.page.evaluate("() => window.app.graph.serialize().nodes[0].widgets_values[1]") == 0.01

@@ -20,6 +20,9 @@ FURTHER = """(saved) => {
   const said = document.querySelector(".sid-panel .said").textContent
   return Number(/Training: iteration (\\d+)/.exec(said)?.[1]) > saved
 }"""
+# What ComfyUI itself shows at the node's foot of what it is told.
+TEXT_BELOW = """() => window.app.graph._nodes.find((node) => node.type === "SiDDistill")
+  .widgets.find((widget) => widget.name === "$$node-text-preview")?.value.trim()"""
 DISTILL = "window.app.graph._nodes.find((node) => node.type === 'SiDDistill')"
 POINTS = "() => document.querySelectorAll('.sid-panel svg path.smooth')[0]?.getAttribute('d').split('L').length ?? 0"
 SHORT = {"iterations": 2000, "batch_size": 2, "preview_every": 2, "student_rank": 4, "fake_rank": 4}
@@ -54,6 +57,7 @@ def test_the_panel_moves_and_stops_the_run_which_goes_on_also_through_a_reload_o
     queue(distilling)
     said(distilling, r"Training: iteration [1-9]\d* of 2,000")
     page.wait_for_function(f"() => ({POINTS})() >= 2")
+    assert page.evaluate(TEXT_BELOW) == ""
     page.locator(".sid-panel [data-tab=pictures]").click()
     page.wait_for_function(
         "() => [...document.querySelectorAll('.sid-panel .pictures img:not([hidden])')]"
@@ -62,6 +66,7 @@ def test_the_panel_moves_and_stops_the_run_which_goes_on_also_through_a_reload_o
     assert re.fullmatch(r"iteration \d+", page.locator(".sid-panel .when b").inner_text())
     facts = page.locator(".sid-panel .facts").inner_text()
     assert "images/s" in facts and "left" in facts and "RAM" in facts
+    assert page.locator(".sid-panel .facts").evaluate("(facts) => facts.title === facts.textContent")
     page.locator(".sid-panel .stop").click()
     said(distilling, SETTLED)
     sentence = page.locator(".sid-panel .said").inner_text()
@@ -142,6 +147,14 @@ def test_what_comes_before_training_is_told_until_the_node_ends(distilling):
     distilling.page.evaluate(send, ["progress_text", {"nodeId": node, "text": "encoding prompts: 64/1797\n· a remark"}])
     said(distilling, "^encoding prompts: 64/1797$")
     distilling.page.evaluate(send, ["executing", None])
+    said(distilling, "No run of this name yet")
+    # In a tab that has not queued it, which is told of no node's end.
+    training = {"run": "not yet", "node": node, "iteration": 1, "iterations": 9}
+    distilling.page.evaluate(send, ["progress_text", {"nodeId": node, "text": "encoding prompts: 64/1797"}])
+    distilling.page.evaluate(send, ["sid.training", training])
+    said(distilling, "^Training: iteration 1 of 9$")
+    distilling.page.evaluate(send, ["progress_text", {"nodeId": node, "text": "· stopped, and saved"}])
+    distilling.page.evaluate(send, ["sid.training", {"run": "not yet", "node": node, "ended": True}])
     said(distilling, "No run of this name yet")
 
 

@@ -181,6 +181,14 @@ def test_nodes_are_called_one_thing(name, comfyui_server):
         assert node["properties"]["cnr_id"] == (PACK if ours else other)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folded_node_s_title_is_shown_whole(name, comfyui_server):
+    """The classic editor cuts it after 20 letters."""
+    shown = {kind: node["display_name"] or kind for kind, node in get_json(f"{comfyui_server.url}/object_info").items()}
+    folded = [node for node in ui_workflow(name)["nodes"] if node["flags"].get("collapsed")]
+    assert [title for node in folded if len(title := node.get("title", shown[node["type"]])) > 20] == []
+
+
 @pytest.mark.parametrize("name", [name for name in DEMOS if name != "demo_evaluate"])
 def test_the_demo_workflows_run(name, run_graph, comfyui):
     graph = api_graph(name)

@@ -43,13 +43,15 @@ export class Panel {
   hear(event) {
     const ours = this.#name() === null ? this.#isOurs(event.node) : null
     if (ours && event.run !== this.run?.name) this.#show(event.run)
-    if (event.run === this.run?.name) this.run.hear(event)
+    if (event.run !== this.run?.name) return
+    this.text = null // what came before training is over, also where another tab has queued it and hears of its end
+    this.run.hear(event)
   }
 
   /** What the node of that id says, which is how far it is with what comes before training. */
   hearText(id, text) {
-    if (!this.#isOurs(id)) return
-    this.text = text.split("\n")[0]
+    if (!this.#isOurs(id) || this.run?.live?.iteration !== undefined) return // a remark while it trains
+    this.text = text.split("\n")[0].trim()
     this.draw()
   }
 
@@ -200,7 +202,7 @@ export class Panel {
       const of = { used: gigabytes(memory.used), total: gigabytes(memory.total) }
       facts.push(memory.device === "cpu" ? say("{used} of {total} RAM", of) : say("{used} of {total} GPU memory", of))
     }
-    this.facts.textContent = facts.join(" · ")
+    this.facts.textContent = this.facts.title = facts.join(" · ") // which a narrow node cuts
     if (this.told === this.run.state.cursor) return
     this.told = this.run.state.cursor
     const line = ([iteration, message]) => h("li", {}, h("b", {}, say("iteration {at}", { at: number(iteration) }), " "), message)
