@@ -1,0 +1,38 @@
+"""A network's weights in parts, one on each rank, and put together block by block as they are needed (FSDP2)."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from .ranks import Ranks
+from .recompute import find_blocks
+
+
+def shard(network: nn.Module, ranks: Ranks, dtype: torch.dtype | None = None) -> None:
+    """Leave this rank its part of each weight; a block has them whole while it runs, and its gradients are averaged
+    over the ranks. All ranks have to call the network equally often from then on.
+
+    dtype: that a block computes and is put together in, where it is another than its weights are kept in; gradients
+    are averaged in the weights' own.
+    """
+    device = next(network.parameters()).device
+    mesh = init_device_mesh(device.type, (ranks.size,))
+    kept = next(network.parameters()).dtype
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=kept) if dtype else MixedPrecisionPolicy()
+    for block in find_blocks(network):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(network, mesh=mesh, mp_policy=policy)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or what all ranks' parts of it make together, for which they all have to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def parted_as(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, which each rank has, in parts as another one is."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
