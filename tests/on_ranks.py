@@ -15,15 +15,18 @@ import conftest  # noqa: E402, F401  makes the pack importable as sid_pack
 from judged_toy import toy_run  # noqa: E402
 from oracles import break_prompt  # noqa: E402
 
+from sid_pack.sid_core.files.checkpoint import Checkpoint  # noqa: E402
 from sid_pack.sid_core.training.distill import distill  # noqa: E402
 from sid_pack.sid_core.training.ranks import OtherRankError, Ranks  # noqa: E402
 from sid_pack.sid_core.training.run import NotFiniteError  # noqa: E402
+from sid_pack.sid_core.training.run_state import checkpoint_of, parts_like, restore  # noqa: E402
 from sid_pack.sid_core.training.sharding import shard, whole  # noqa: E402
 
+IDENTITY = {"base": "toy"}
 CPU = torch.device("cpu")
 
 
-def train(case: dict, ranks: Ranks) -> dict:
+def train(case: dict, ranks: Ranks, folder: Path) -> dict:
     """The run of a case to its end; → what is to be compared."""
     torch.set_default_dtype(getattr(torch, case["dtype"]))  # of what is drawn
     ranks.in_step = case.get("sharded", False)
@@ -33,6 +36,9 @@ def train(case: dict, ranks: Ranks) -> dict:
         break_prompt(toy, 0, everywhere=case.get("everywhere", False))
     if case.get("out_of_memory") == ranks.rank:
         raise_once(toy, at=3)
+    if "begin" in case:
+        like = parts_like(toy.run)
+        restore(toy.run, Checkpoint.read(folder / case["begin"], like), IDENTITY)
     micro_batch, results = case.get("micro_batch"), []
     while len(results) < case["iterations"]:
         iterations = distill(toy.run, toy.predict, toy.buckets, toy.process, CPU, micro_batch=micro_batch)
@@ -41,13 +47,20 @@ def train(case: dict, ranks: Ranks) -> dict:
                 results.append(next(iterations))
         except MemoryError:
             micro_batch = 1
+    if "save" in case:
+        state = checkpoint_of(toy.run, IDENTITY)
+        if ranks.in_step:
+            state.write_in_parts(folder / case["save"], ranks.leads)
+        elif ranks.leads:
+            state.write(folder / case["save"])
+        ranks.agree()  # before another reads it
     networks = {"student": toy.run.student, "fake": toy.run.fake}
     tensors = {
         f"{role}.{name}": whole(weight.detach()).contiguous()
         for role, network in networks.items()
         for name, weight in network.named_parameters()
     }
-    tensors |= {f"average.{i}": whole(average).contiguous() for i, average in enumerate(toy.run.ema.average)}
+    tensors |= {f"ema.{i}": whole(average).contiguous() for i, average in enumerate(toy.run.ema.average)}
     return {"tensors": tensors, "results": [asdict(result) for result in results]}
 
 
@@ -69,7 +82,7 @@ def main(folder: Path) -> None:
     for name, case in json.loads((folder / "cases.json").read_text()).items():
         told = {}
         try:
-            outcome = train(case, ranks)
+            outcome = train(case, ranks, folder)
             save_file(outcome["tensors"], folder / f"{name}_{ranks.rank}.safetensors")
             told = {"results": outcome["results"]}
         except (NotFiniteError, OtherRankError) as error:

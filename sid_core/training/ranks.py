@@ -22,6 +22,8 @@ LIMIT = timedelta(hours=1)
 LOOK_S = 0.5  # between two looks whether the first has done its part
 GOING, STOPPING, CANCELLED, FAILED = range(4)
 NUMBERS = 4  # at most, in one agreement
+MADE = "made"
+ENDED = "Look at what the other processes of this run say: one of them has ended {}, and so does this one."
 
 
 class OtherRankError(RuntimeError):
@@ -58,6 +60,7 @@ class Ranks:
             store, rank, size = next(dist.rendezvous("env://"))
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LIMIT)
             _connected.append(cls(rank, size, store))
+        _connected[-1].in_step = _connected[-1]._closed = False  # whatever the run before was
         return _connected[-1]
 
     @property
@@ -91,11 +94,9 @@ class Ranks:
         states, sums = told[: FAILED + 1].tolist(), told[FAILED + 1 :].tolist()
         if states[FAILED] or states[CANCELLED]:
             self._closed = True  # it is told; the end of this one is no news
-            kind = OtherRankError if states[FAILED] else OtherRankCancelledError
-            raise kind(
-                "Look at what the other process of this run says: it has ended"
-                f"{' with an error' if states[FAILED] else ', as it was cancelled'}, and so does this one."
-            )
+            if states[FAILED]:
+                raise OtherRankError(ENDED.format("with an error"))
+            raise OtherRankCancelledError(ENDED.format("as it was cancelled"))
         return Agreement(sums[: len(numbers)], bool(states[STOPPING]))
 
     @contextmanager
@@ -123,16 +124,32 @@ class Ranks:
         if self.size == 1:
             return do()
         self._firsts += 1
-        done = f"first/{self._firsts}"
+        key = f"first/{self._firsts}"
         if self.leads:
+            made = False
             try:
-                return do()
+                result = do()
+                made = True
             finally:
-                self._store.set(done, "")
-        while not self._store.check([done]):
+                self._store.set(key, MADE if made else "")
+                self._closed = self._closed or not made  # they know then, and don't come to an agreement
+            return result
+        while not self._store.check([key]):
             look()
             time.sleep(LOOK_S)
+        if self._store.get(key).decode() != MADE:
+            self._closed = True
+            raise OtherRankError(ENDED.format("with an error"))
         return do()
+
+    @contextmanager
+    def leaving(self, cancels: type[BaseException]) -> Iterator[None]:
+        """Within it, an error or Cancel (of that class) is told to the others; see `leave`."""
+        try:
+            yield
+        except BaseException as error:
+            self.leave(isinstance(error, cancels))
+            raise
 
 
 class Agreement:

@@ -31,8 +31,13 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def parted_as(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which each rank has, in parts as another one is."""
-    if not isinstance(like, DTensor):
+def part_here(tensor: Tensor) -> Tensor:
+    """What this rank has of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def parted_as(tensor: Tensor, like: DTensor) -> Tensor:
+    """A tensor in parts as another one is: one that is whole, on each rank, or is so already."""
+    if isinstance(tensor, DTensor):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

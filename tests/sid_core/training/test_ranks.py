@@ -4,19 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from judged_toy import toy_run
+from oracles import ToyNetwork
 from safetensors.torch import load_file
 
+from sid_pack.sid_core.files.checkpoint import Checkpoint
 from sid_pack.sid_core.training import distill as distillation
 from sid_pack.sid_core.training.batch import Draws, draw_batch
 from sid_pack.sid_core.training.distill import generator_for
+from sid_pack.sid_core.training.run_state import checkpoint_of, restore
 
 RANKS, BATCH = 2, 4
+IDENTITY = {"base": "toy"}
 LIMIT_S = 300
 CASES = {
     f"{guidance}_{dtype}{'_adversarial' * adversarial}{'_sharded' * sharded}": {
@@ -38,8 +44,27 @@ CASES |= {
     "out_of_memory": {"guidance": "lsg", "dtype": "float64", "out_of_memory": 1},
     "not_finite_sharded": {"guidance": "lsg", "dtype": "float64", "not_finite": 1, "sharded": True},
 }
+# From one process to two, on as the same two, and back to one.
+BEGUN, IN_BETWEEN, LAST = "begun.safetensors", "{}_between.safetensors", "{}_last.safetensors"
+for kind, sharded in (("averaged", False), ("sharded", True)):
+    facts = {"guidance": "lsg", "dtype": "float64", "sharded": sharded, "iterations": 2}
+    CASES |= {
+        f"{kind}_goes_on": facts | {"begin": BEGUN, "save": IN_BETWEEN.format(kind)},
+        f"{kind}_goes_on_again": facts | {"begin": IN_BETWEEN.format(kind), "save": LAST.format(kind)},
+    }
 CASES = {name: {"batch": BATCH, "iterations": 4} | case for name, case in CASES.items()}
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+
+
+@contextmanager
+def drawn_in(dtype: str) -> Iterator[None]:
+    """Within it, numbers are drawn in this precision."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +72,10 @@ def outcomes(tmp_path_factory) -> Path:
     """A folder with each rank's outcome of each case, all trained in one start of the ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "cases.json").write_text(json.dumps(CASES))
+    with drawn_in("float64"):
+        toy = toy_run(CASES["sharded_goes_on"], BATCH)
+        toy.train(2)
+        checkpoint_of(toy.run, IDENTITY).write(folder / BEGUN)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
     script = Path(__file__).parents[2] / "on_ranks.py"
     done = subprocess.run(
@@ -61,8 +90,8 @@ def outcomes(tmp_path_factory) -> Path:
     return folder
 
 
-def trained_alone(case: dict, monkeypatch) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    """The same run in this process, with a batch for all ranks, of what these draw."""
+def trained_alone(case: dict, monkeypatch, begin: Path | None = None) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    """The same run in this process, with a batch for all ranks, of what these draw; → its whole state, and results."""
 
     def generators(seed, iteration, rank=None, update=0):
         if rank is None:
@@ -83,14 +112,11 @@ def trained_alone(case: dict, monkeypatch) -> tuple[dict[str, torch.Tensor], lis
     toy = toy_run(case, RANKS * BATCH)
     if case.get("not_finite") is not None:
         break_rows(toy, case)
+    if begin is not None:
+        # A batch of another size is refused, as it is another run; here it is that of all ranks.
+        restore(toy.run, replace(Checkpoint.read(begin), settings=toy.run.settings.as_dict()), IDENTITY)
     results = toy.train(case["iterations"])
-    tensors = {
-        f"{role}.{name}": weight.detach()
-        for role, network in (("student", toy.run.student), ("fake", toy.run.fake))
-        for name, weight in network.named_parameters()
-    }
-    tensors |= {f"average.{i}": average for i, average in enumerate(toy.run.ema.average)}
-    return tensors, [asdict(result) for result in results]
+    return checkpoint_of(toy.run, IDENTITY).tensors, [asdict(result) for result in results]
 
 
 def break_rows(toy, case: dict) -> None:
@@ -108,21 +134,17 @@ def break_rows(toy, case: dict) -> None:
     toy.predict = replace(toy.predict, student=broken)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "not_finite_sharded"])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if name != "not_finite_sharded" and "begin" not in case]
+)
 def test_ranks_learn_what_one_process_does_with_all_their_batches(name, outcomes, monkeypatch):
-    case, usual = CASES[name], torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, case["dtype"]))  # of what is drawn
-    try:
+    case = CASES[name]
+    with drawn_in(case["dtype"]):
         expected, results = trained_alone(case, monkeypatch)
-    finally:
-        torch.set_default_dtype(usual)
-    scale = max(float(tensor.abs().max()) for tensor in expected.values())
     for rank in range(RANKS):
         found = load_file(outcomes / f"{name}_{rank}.safetensors")
-        assert found.keys() == expected.keys()
-        for key, tensor in expected.items():
-            error = float((found[key] - tensor).abs().max()) / scale
-            assert error <= TOLERANCE[case["dtype"]], (key, error)
+        assert len(found) == 3 * len(list(ToyNetwork().parameters()))
+        require_near(found, {key: expected[key] for key in found}, TOLERANCE[case["dtype"]])
     told = json.loads((outcomes / f"{name}_0.json").read_text())["results"]
     for mine, theirs in zip(told, results, strict=True):
         for number in ("iteration", "images", "step", "skipped"):
@@ -132,9 +154,32 @@ def test_ranks_learn_what_one_process_does_with_all_their_batches(name, outcomes
                 assert mine[number] == pytest.approx(theirs[number], rel=1e-4)
 
 
+def require_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    scale = max(float(tensor.abs().max()) for tensor in expected.values())
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        error = float((found[key] - tensor).abs().max()) / scale
+        assert error <= tolerance, (key, error)
+
+
+@pytest.mark.parametrize("kind", ["averaged", "sharded"])
+def test_a_run_goes_on_with_another_number_of_ranks(kind, outcomes, monkeypatch):
+    """All of its state, the optimizers' too, is what it is in one process with all the batch."""
+    case = CASES[f"{kind}_goes_on"] | {"iterations": 4}
+    with drawn_in("float64"):
+        expected, _ = trained_alone(case, monkeypatch, outcomes / BEGUN)
+    last = Checkpoint.read(outcomes / LAST.format(kind))
+    assert last.iteration == 6
+    require_near(last.tensors, expected, 1e-10)
+    # And one process goes on from it.
+    toy = toy_run(case, BATCH)
+    restore(toy.run, last, IDENTITY)
+    require_near(checkpoint_of(toy.run, IDENTITY).tensors, last.tensors, 0)
+
+
 def test_what_is_not_finite_ends_all_ranks_of_a_sharded_run(outcomes):
     """They have to call their networks equally often, so that no sample can be left out."""
     told = [json.loads((outcomes / f"not_finite_sharded_{rank}.json").read_text()) for rank in range(RANKS)]
     assert told[1]["error"] == "NotFiniteError"
     assert told[0]["error"] == "OtherRankError"
-    assert told[0]["message"].startswith("Look at what the other process of this run says")
+    assert told[0]["message"].startswith("Look at what the other processes of this run say")
