@@ -16,9 +16,9 @@ from judged_toy import toy_run  # noqa: E402
 from oracles import break_prompt  # noqa: E402
 
 from sid_pack.sid_core.files.checkpoint import Checkpoint  # noqa: E402
-from sid_pack.sid_core.training.distill import distill  # noqa: E402
+from sid_pack.sid_core.training.distill import StepResult, distill  # noqa: E402
 from sid_pack.sid_core.training.ranks import OtherRankError, Ranks  # noqa: E402
-from sid_pack.sid_core.training.run import NotFiniteError  # noqa: E402
+from sid_pack.sid_core.training.run import NotFiniteError, Run  # noqa: E402
 from sid_pack.sid_core.training.run_state import checkpoint_of, parts_like, restore  # noqa: E402
 from sid_pack.sid_core.training.sharding import shard, whole  # noqa: E402
 
@@ -29,7 +29,6 @@ CPU = torch.device("cpu")
 def train(case: dict, ranks: Ranks, folder: Path) -> dict:
     """The run of a case to its end; → what is to be compared."""
     torch.set_default_dtype(getattr(torch, case["dtype"]))  # of what is drawn
-    ranks.in_step = case.get("sharded", False)
     toy = toy_run(case, case["batch"], ranks, shard if ranks.in_step else None)
     toy.predict = replace(toy.predict, in_step=ranks.in_step)
     if case.get("not_finite") == ranks.rank:
@@ -54,13 +53,25 @@ def train(case: dict, ranks: Ranks, folder: Path) -> dict:
         elif ranks.leads:
             state.write(folder / case["save"])
         ranks.agree()  # before another reads it
-    networks = {"student": toy.run.student, "fake": toy.run.fake}
+    return outcome(toy.run, results)
+
+
+def train_network(case: dict, ranks: Ranks) -> dict:
+    from network_runs import NetworkRun, in_double  # which needs the host
+
+    with in_double():
+        run = NetworkRun(case, case["batch"], ranks)
+        return outcome(run.run, run.train(case["iterations"]))
+
+
+def outcome(run: Run, results: list[StepResult]) -> dict:
+    networks = {"student": run.student, "fake": run.fake}
     tensors = {
         f"{role}.{name}": whole(weight.detach()).contiguous()
         for role, network in networks.items()
         for name, weight in network.named_parameters()
     }
-    tensors |= {f"ema.{i}": whole(average).contiguous() for i, average in enumerate(toy.run.ema.average)}
+    tensors |= {f"ema.{i}": whole(average).contiguous() for i, average in enumerate(run.ema.average)}
     return {"tensors": tensors, "results": [asdict(result) for result in results]}
 
 
@@ -77,14 +88,19 @@ def raise_once(toy, at: int) -> None:
     toy.predict = replace(toy.predict, fake=predict)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, comfyui: Path | None) -> None:
+    if comfyui is not None:
+        from comfyui_process import ComfyUIProcess
+
+        ComfyUIProcess.start(comfyui, Path(__file__).parents[1], folder / f"base_{os.environ['RANK']}")
     ranks = Ranks.of_environment(CPU)
     for name, case in json.loads((folder / "cases.json").read_text()).items():
         told = {}
         try:
-            outcome = train(case, ranks, folder)
-            save_file(outcome["tensors"], folder / f"{name}_{ranks.rank}.safetensors")
-            told = {"results": outcome["results"]}
+            ranks.in_step = case.get("sharded", False)
+            found = train_network(case, ranks) if "network" in case else train(case, ranks, folder)
+            save_file(found["tensors"], folder / f"{name}_{ranks.rank}.safetensors")
+            told = {"results": found["results"]}
         except (NotFiniteError, OtherRankError) as error:
             ranks.leave(cancelled=False)
             told = {"error": type(error).__name__, "message": str(error)}
@@ -95,4 +111,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     assert "RANK" in os.environ
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -96,6 +96,7 @@ class Evaluation:
         distance = kernel_distance if self.asked.metric == KERNEL else frechet_distance
         finite = bool(features.isfinite().all())
         score = distance(features, self._teacher(training)) if finite else math.nan
+        score = training.ranks.shared(score)  # the same to the last bit where several compute it
         self.scores[at] = score if math.isfinite(score) else None
         training.folder.metrics.append({"iteration": at, self.metric: score})
         if self._is_best(self.scores[at]):
@@ -111,7 +112,9 @@ class Evaluation:
         """Write the averaged student as best.safetensors: the one before is there until this one is whole."""
         facts = {"iteration": iteration, "score": score, "by": self._by(training)}
         metadata = self.info.to_metadata() | {SCORED: json.dumps(facts)}
-        write_tensors(training.folder.path / BEST_STUDENT, self.tensors(), metadata)
+        tensors = self.tensors()  # which ranks may have in parts, and have to ask for together
+        if training.ranks.leads:
+            write_tensors(training.folder.path / BEST_STUDENT, tensors, metadata)
         self.best = iteration, score
 
     def _by(self, training: Training) -> str:

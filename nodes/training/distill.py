@@ -20,6 +20,7 @@ from ...sid_core.training.distill import Bucket
 from ...sid_core.training.ranks import Ranks
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
+from ...sid_core.training.sharding import whole
 from ..host.families import FULL, LORA, require_use, unknown_family
 from ..host.fingerprints import weights_digest, weights_sample
 from ..host.folder_names import named_folder
@@ -174,10 +175,12 @@ class SiDDistill(Node):
             )
             if not on_cpu:
                 comfy.model_management.unload_all_models()  # the text encoder and the VAE have done their part
-            roles = roles_of(guider, process, lora, savings, initial)
-            in_float16 = compute_dtype(model) == torch.float16
+            ranks.in_step = ranks.size > 1 and lora is None
+            roles = roles_of(guider, process, lora, savings, initial, ranks)
+            in_float16 = compute_dtype(model) == torch.float16 and not ranks.in_step
             run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16, ranks=ranks)
-            evaluation = evaluation_of(inputs, model, info, run) if ranks.leads else None
+            looks = ranks.leads or ranks.in_step
+            evaluation = evaluation_of(inputs, model, info, run) if looks else None
             training = Training(
                 run=run,
                 roles=roles,
@@ -229,12 +232,17 @@ def require_the_same(ranks: Ranks, settings: Settings, identity: dict[str, str])
 
 
 def roles_of(
-    guider: SiDGuider, process: VP | Flow, lora: LoRAOptions | None, savings: Savings, initial: Initial | None
+    guider: SiDGuider,
+    process: VP | Flow,
+    lora: LoRAOptions | None,
+    savings: Savings,
+    initial: Initial | None,
+    ranks: Ranks,
 ) -> Roles:
     """Of the mode that is asked for, the student beginning as `initial` or as the model itself."""
     if lora:
         return lora_roles(guider, process, lora, savings, *([initial.begin] if initial else []))
-    return full_roles(guider, process, savings, initial.with_ordinary_weights() if initial else None)
+    return full_roles(guider, process, savings, initial.with_ordinary_weights() if initial else None, ranks)
 
 
 def best_of(evaluation: Evaluation | None) -> tuple[int, float, str] | None:
@@ -264,7 +272,7 @@ def student_of(
 def averaged_tensors(run: Run, adapted: ModelPatcher | None) -> dict[str, Tensor]:
     """The averaged student's whole network, or its LoRA as files have it; on the CPU."""
     if adapted is None:
-        return {key: weight.detach().cpu() for key, weight in run.averaged().items()}
+        return {key: whole(weight.detach()).cpu() for key, weight in run.averaged().items()}
     with run.averaged_weights():
         return lora_tensors(adapted, run.student)
 

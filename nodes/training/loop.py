@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -26,12 +27,12 @@ from ...sid_core.training.health import Health, HealthWarning
 from ...sid_core.training.memory import Activations, measure_activations
 from ...sid_core.training.ranks import OtherRankCancelledError
 from ...sid_core.training.run import NotFiniteError, Run
-from ...sid_core.training.run_state import checkpoint_of, counters_of, restore
+from ...sid_core.training.run_state import checkpoint_of, counters_of, parts_like, restore
 from ...sid_core.training.settings import ADAM_8_BIT, shown_name
 from ...sid_core.words import log
 from ..host import say
 from .curves import draw_metrics
-from .memory import Demand, Savings, forwards_at_once, gigabytes, is_out_of_memory, plan, release
+from .memory import Demand, Savings, at_a_time, forwards_at_once, gigabytes, is_out_of_memory, plan, release
 from .previews import TEACHER_STEPS, Show, sample_few_step, sample_teacher, shown_steps
 from .progress import TrainingProgress
 from .roles import Roles
@@ -138,16 +139,26 @@ class Training:
             restored[:] = [state]
             return changes
 
-        resumed = self.folder.resume(take)
-        state = self.ranks.shared(restored[0] if restored else None)
-        if state is not None and not self.ranks.leads:
-            take(state)
+        read = partial(Checkpoint.read, like=parts_like(self.run))
+        resumed = self.folder.resume(take, read)
+        # Of networks in parts each rank reads its own, from a disk that all have; else the first sends what it read.
+        state = restored[0] if restored and not self.ranks.in_step else None
+        file, state = self.ranks.shared((resumed and resumed.checkpoint, state))
+        if file is not None and not self.ranks.leads:
+            take(state or read(file))
             self.saved = self.run.iteration
         return resumed
 
     def plan_memory(self, asked: int) -> str:
         """Choose the micro-batch, as `plan` does, and say what is expected."""
         run = self.run
+        if self.ranks.in_step:  # none can measure alone, and all have to take the same
+            self.savings.micro_batch = min(asked or run.settings.batch, run.settings.batch)
+            weights, part = gigabytes(self.roles.weights), self.ranks.size
+            return (
+                f"memory: {weights} of weights with {part} processes, a {part}th in each; in each of them, "
+                f"{at_a_time(self.savings.micro_batch)}, of {run.settings.batch}."
+            )
         trained = sum(parameter.numel() for role in (run.student, run.fake) for parameter in role.parameters())
         demand = Demand(
             device=self.device,
@@ -241,6 +252,11 @@ class Training:
         """Answers running out of memory. Raises what is something else, or MemoryError where nothing is left to try."""
         if self.run.torn or not is_out_of_memory(error):
             raise error
+        if self.ranks.in_step:  # the others are within a pass that this one has left
+            raise MemoryError(
+                f"Set micro_batch to less than {self.savings.micro_batch}, switch gradient_checkpointing on, or take "
+                f"more processes: there is too little memory on {self.device} ({error})."
+            ) from error
         saved = self.savings.more(self.device)
         if saved is None:
             raise MemoryError(
@@ -254,7 +270,8 @@ class Training:
         schedule = self.schedule
         if self.run.iteration == 0:
             self.look(0, None)
-        if self.looks and show is not None and not (self.folder.previews / TEACHER_PREVIEW).exists():
+        shown = self.ranks.shared((self.folder.previews / TEACHER_PREVIEW).exists())
+        if self.looks and show is not None and not shown:
             self._show_teacher(show)
         while not self._is_done():
             began = time.monotonic()
@@ -320,12 +337,17 @@ class Training:
         )
 
     def save(self) -> None:
-        if self.ranks.leads:
-            self._save()
+        """By the first rank, or in parts by all of them."""
+        if self.ranks.in_step:
+            state = checkpoint_of(self.run, self.identity)
+            place = self.ranks.shared(self.folder.place_of(state))
+            if self.ranks.leads:
+                self.folder.save(state, in_parts=True)
+            else:
+                state.write_in_parts(place, leads=False)
+        elif self.ranks.leads:
+            self.folder.save(checkpoint_of(self.run, self.identity))
         self.saved = self.run.iteration
-
-    def _save(self) -> None:
-        self.folder.save(checkpoint_of(self.run, self.identity))
         with (
             self._only_a_notice("Free some space for curves.png"),
             replacing(self.folder.path / "curves.png") as temporary,
@@ -334,6 +356,8 @@ class Training:
 
     def _save_what_can_be(self) -> str | None:
         """After an error, which is the one to be shown. → why what came after the last checkpoint is lost, if it is."""
+        if self.ranks.in_step and not self.ranks.all_cancelled:
+            return ", which can't be saved without the other processes"
         if self.run.torn:
             log.warning("stopped while weights were changed, so only what was saved before is kept")
             return ", while weights were changed, which can't be saved"
@@ -357,8 +381,8 @@ class Training:
 
     @property
     def looks(self) -> bool:
-        """Whether pictures are drawn on this rank."""
-        return self.ranks.leads
+        """Whether pictures are drawn on this rank: those of networks in parts can be drawn by all of them alone."""
+        return self.ranks.leads or self.ranks.in_step
 
     def look(self, iteration: int, show: Show | None) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews

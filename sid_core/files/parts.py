@@ -1,4 +1,4 @@
-"""Tensors of which each rank has a part, as a folder of safetensors files, one from each (torch.distributed.checkpoint).
+"""Tensors of which each rank has a part, as a folder of safetensors files, by torch.distributed.checkpoint.
 
 Another number of ranks, or one process alone, reads them as its own parts or whole.
 """

@@ -44,6 +44,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1, store: dist.Store | None = None):
         self.rank, self.size, self._store = rank, size, store
         self.in_step = False
+        self.all_cancelled = False  # and have agreed on that, after the same iteration
         self._closed = False  # whether others may be in an exchange that this one's agreement would not answer
         self._firsts = 0
 
@@ -60,8 +61,9 @@ class Ranks:
             store, rank, size = next(dist.rendezvous("env://"))
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LIMIT)
             _connected.append(cls(rank, size, store))
-        _connected[-1].in_step = _connected[-1]._closed = False  # whatever the run before was
-        return _connected[-1]
+        this = _connected[-1]
+        this.in_step = this.all_cancelled = this._closed = False  # whatever became of a run before
+        return this
 
     @property
     def leads(self) -> bool:
@@ -94,6 +96,7 @@ class Ranks:
         states, sums = told[: FAILED + 1].tolist(), told[FAILED + 1 :].tolist()
         if states[FAILED] or states[CANCELLED]:
             self._closed = True  # it is told; the end of this one is no news
+            self.all_cancelled = not states[FAILED]
             if states[FAILED]:
                 raise OtherRankError(ENDED.format("with an error"))
             raise OtherRankCancelledError(ENDED.format("as it was cancelled"))

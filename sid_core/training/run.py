@@ -102,7 +102,7 @@ class Run:
         return self.settings.batch * self.ranks.size
 
     def averaged(self) -> dict[str, Tensor]:
-        """The state dict of the averaged student, which is the one to keep."""
+        """The state dict of the averaged student, which is the one to keep; in parts where the networks are."""
         names = [name for name, _ in self.student.named_parameters()]
         return self.student.state_dict() | {
             name: average.clone() for name, average in zip(names, self.ema.average, strict=True)

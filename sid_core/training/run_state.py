@@ -50,8 +50,8 @@ def checkpoint_of(run: Run, identity: dict[str, Any]) -> Checkpoint:
 def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Changes:
     """Bring a new `run` to where the saved one was. → the settings of APPLIED that are others now.
 
-    The run may be sharded where the saved one was not, or otherwise, or the other way round. Raises OtherRunError naming
-    what else differs, and leaves the run as it is.
+    The run may be sharded where the saved one was not, or otherwise, or the other way round. Raises OtherRunError
+    naming what else differs, and leaves the run as it is.
     """
     known = {field.name for field in fields(Settings)}
     if newer := sorted(checkpoint.settings.keys() - known):

@@ -1,11 +1,6 @@
 """Several processes that train one run, as torch's own launcher starts them, against one process with all the batch."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,17 +8,14 @@ import pytest
 import torch
 from judged_toy import toy_run
 from oracles import ToyNetwork
+from ranks import RANKS, draw_for_all, drawn_in, launch, require_near
 from safetensors.torch import load_file
 
 from sid_pack.sid_core.files.checkpoint import Checkpoint
-from sid_pack.sid_core.training import distill as distillation
-from sid_pack.sid_core.training.batch import Draws, draw_batch
-from sid_pack.sid_core.training.distill import generator_for
 from sid_pack.sid_core.training.run_state import checkpoint_of, restore
 
-RANKS, BATCH = 2, 4
+BATCH = 4
 IDENTITY = {"base": "toy"}
-LIMIT_S = 300
 CASES = {
     f"{guidance}_{dtype}{'_adversarial' * adversarial}{'_sharded' * sharded}": {
         "guidance": guidance,
@@ -56,17 +48,6 @@ CASES = {name: {"batch": BATCH, "iterations": 4} | case for name, case in CASES.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 
-@contextmanager
-def drawn_in(dtype: str) -> Iterator[None]:
-    """Within it, numbers are drawn in this precision."""
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(usual)
-
-
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory) -> Path:
     """A folder with each rank's outcome of each case, all trained in one start of the ranks."""
@@ -76,39 +57,14 @@ def outcomes(tmp_path_factory) -> Path:
         toy = toy_run(CASES["sharded_goes_on"], BATCH)
         toy.train(2)
         checkpoint_of(toy.run, IDENTITY).write(folder / BEGUN)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
-    script = Path(__file__).parents[2] / "on_ranks.py"
-    done = subprocess.run(
-        [*launcher, str(script), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    launch(folder)
     return folder
 
 
 def trained_alone(case: dict, monkeypatch, begin: Path | None = None) -> tuple[dict[str, torch.Tensor], list[dict]]:
     """The same run in this process, with a batch for all ranks, of what these draw; → its whole state, and results."""
 
-    def generators(seed, iteration, rank=None, update=0):
-        if rank is None:
-            return generator_for(seed, iteration)
-        return [generator_for(seed, iteration, each, update) for each in range(RANKS)]
-
-    def of_all(settings, process, draws, **facts) -> Draws:
-        each = [draw_batch(replace(settings, batch=BATCH), process, draw, **facts) for draw in draws]
-        values = {
-            name: None if getattr(each[0], name) is None else torch.cat([getattr(one, name) for one in each])
-            for name in vars(each[0])
-            if name != "noises"
-        }
-        return Draws(noises=tuple(map(torch.cat, zip(*(one.noises for one in each), strict=True))), **values)
-
-    monkeypatch.setattr(distillation, "generator_for", generators)
-    monkeypatch.setattr(distillation, "draw_batch", of_all)
+    draw_for_all(monkeypatch, BATCH)
     toy = toy_run(case, RANKS * BATCH)
     if case.get("not_finite") is not None:
         break_rows(toy, case)
@@ -152,14 +108,6 @@ def test_ranks_learn_what_one_process_does_with_all_their_batches(name, outcomes
         for number in ("student_loss", "fake_loss", "discriminator_loss"):
             if theirs[number] is not None:
                 assert mine[number] == pytest.approx(theirs[number], rel=1e-4)
-
-
-def require_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
-    scale = max(float(tensor.abs().max()) for tensor in expected.values())
-    assert found.keys() == expected.keys()
-    for key, tensor in expected.items():
-        error = float((found[key] - tensor).abs().max()) / scale
-        assert error <= tolerance, (key, error)
 
 
 @pytest.mark.parametrize("kind", ["averaged", "sharded"])
