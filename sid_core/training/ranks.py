@@ -119,6 +119,10 @@ class Ranks:
             dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
 
+    def shared_in_step(self, value: T) -> T:
+        """The same where all ranks do what the first does; elsewhere the value itself."""
+        return self.shared(value) if self.in_step else value
+
     def first_before_others(self, do: Callable[[], T], look: Callable[[], Any] = lambda: None) -> T:
         """do() on each, on the others after the first is done with it, so that they find what it has made.
 

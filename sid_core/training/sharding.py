@@ -21,9 +21,9 @@ def shard(network: nn.Module, ranks: Ranks, dtype: torch.dtype | None = None) ->
     mesh = init_device_mesh(device.type, (ranks.size,))
     kept = next(network.parameters()).dtype
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=kept) if dtype else MixedPrecisionPolicy()
-    for block in find_blocks(network):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(network, mesh=mesh, mp_policy=policy)
+    for part in (*find_blocks(network), network):
+        # The whole one too, as between two calls its weights are to be the parts.
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def whole(tensor: Tensor) -> Tensor:
