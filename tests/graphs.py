@@ -102,3 +102,16 @@ def distilled(**changes: Any) -> Graph:
         ),
         **shown(["generated", 0]),
     }
+
+
+def evaluated(run_name: str, **changes: Any) -> Graph:
+    """Four iterations, evaluated after each two."""
+    asked = {
+        name: changes.pop(name) for name in ("every", "metric", "samples", "patience", "student") if name in changes
+    }
+    settings = {"every": 2, "metric": "kernel distance", "samples": 8, "teacher_steps": 3, "patience": 0}
+    settings |= {"clip_vision": ["demo", 3], "student": "best"}
+    graph = distilled(**({"iterations": 4, "run_name": run_name, "existing_run": "continue it"} | changes))
+    graph["evaluation"] = node("SiDTrainingEvaluation", **(settings | asked))
+    graph["distilled"]["inputs"] |= {"vae": ["demo", 2], "evaluation": ["evaluation", 0]}
+    return graph

@@ -103,10 +103,12 @@ def progress_by_sigma(model: ModelPatcher) -> Callable[[float], float]:
     return progress_at
 
 
-def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Tensor, Cond], Tensor]:
+def predictor(
+    base_model: nn.Module, process: VP | Flow, singly: bool = False
+) -> Callable[[Tensor, Tensor, Cond], Tensor]:
     """predict(x_t, t, cond) → clean prediction in float32, in the method's own scale and times.
 
-    Prompts may be of several lengths, see `by_length`.
+    Prompts may be of several lengths, see `by_length`, for singly too.
     """
 
     counts, own_text = counter(base_model.diffusion_model), changes_text(base_model.diffusion_model)
@@ -118,7 +120,7 @@ def predictor(base_model: nn.Module, process: VP | Flow) -> Callable[[Tensor, Te
         given = {name: values.clone() for name, values in cond.items()} if own_text else cond
         return base_model.apply_model(x_t, sigma, transformer_options={}, **given, **counts(cond))
 
-    return by_length(predict)
+    return by_length(predict, singly)
 
 
 def compute_dtype(model: ModelPatcher) -> torch.dtype:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 
 import comfy.model_management
 import torch
@@ -69,6 +70,7 @@ class Evaluation:
             )
         elif said is not None:
             self.best = said["iteration"], said["score"]
+        self.scores, self.best = training.ranks.shared_in_step((self.scores, self.best))
         # Stopped between a score and the writing of its student, which the checkpoint has.
         at = training.run.iteration
         if self._is_best(self.scores.get(at)):
@@ -96,6 +98,7 @@ class Evaluation:
         distance = kernel_distance if self.asked.metric == KERNEL else frechet_distance
         finite = bool(features.isfinite().all())
         score = distance(features, self._teacher(training)) if finite else math.nan
+        score = training.ranks.shared_in_step(score)  # to the last bit, as all do by it what comes next
         self.scores[at] = score if math.isfinite(score) else None
         training.folder.metrics.append({"iteration": at, self.metric: score})
         if self._is_best(self.scores[at]):
@@ -111,7 +114,9 @@ class Evaluation:
         """Write the averaged student as best.safetensors: the one before is there until this one is whole."""
         facts = {"iteration": iteration, "score": score, "by": self._by(training)}
         metadata = self.info.to_metadata() | {SCORED: json.dumps(facts)}
-        write_tensors(training.folder.path / BEST_STUDENT, self.tensors(), metadata)
+        tensors = self.tensors()  # which ranks may have in parts, and have to ask for together
+        if training.ranks.leads:
+            write_tensors(training.folder.path / BEST_STUDENT, tensors, metadata)
         self.best = iteration, score
 
     def _by(self, training: Training) -> str:
@@ -131,13 +136,9 @@ class Evaluation:
     def _teacher(self, training: Training) -> Tensor:
         """The teacher's features (N, D), drawn once for a run."""
         path, drawn_for = training.folder.path / TEACHER_FEATURES, self._of_teacher(training)
-        if path.exists():
-            try:
-                tensors, metadata = read_tensors(path)
-                if metadata.get("of") == drawn_for and len(tensors.get("features", ())) == self.asked.samples:
-                    return tensors["features"]
-            except NotACheckpointError as error:
-                log.warning("%s is not used (%s), and is drawn again", path.name, error.why)
+        known = training.ranks.shared_in_step(self._known_of_teacher(path, drawn_for))
+        if known is not None:
+            return known
         steps, process = self.asked.teacher_steps, training.process
         times = step_times(steps, process=process, t_init=process.first_times(steps)[1])
         features = self._features(training, times, TEACHER_NOISE, "teacher")
@@ -148,6 +149,18 @@ class Evaluation:
             )
         write_tensors(path, {"features": features}, {"of": drawn_for})
         return features
+
+    def _known_of_teacher(self, path: Path, drawn_for: str) -> Tensor | None:
+        """The features that were drawn before."""
+        if not path.exists():
+            return None
+        try:
+            tensors, metadata = read_tensors(path)
+        except NotACheckpointError as error:
+            log.warning("%s is not used (%s), and is drawn again", path.name, error.why)
+            return None
+        features = tensors.get("features", ())
+        return features if metadata.get("of") == drawn_for and len(features) == self.asked.samples else None
 
     def _features(self, training: Training, times: Tensor, noise: int, whose: str) -> Tensor:
         """Of the prompts in an order that is the same each time, and from the same noise."""

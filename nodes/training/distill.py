@@ -1,7 +1,11 @@
 """Distillation in the graph: a guided teacher and prompts in, a few-step student out."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import comfy.model_management
 import torch
@@ -14,8 +18,10 @@ from ...sid_core.files.student import StudentInfo
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.method.sampling import step_times
 from ...sid_core.training.distill import Bucket
+from ...sid_core.training.ranks import Ranks
 from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
+from ...sid_core.training.sharding import whole
 from ..host.families import FULL, LORA, before_training, family_of, require_use
 from ..host.fingerprints import weights_digest, weights_sample
 from ..host.folder_names import named_folder
@@ -140,13 +146,17 @@ class SiDDistill(Node):
         lora, on_cpu = inputs.lora(), model.load_device.type == "cpu"
         savings = Savings(inputs.batch_size, inputs.gradient_checkpointing, can_offload=bool(lora) and not on_cpu)
         place = named_folder("sid_runs", "run_name", inputs.run_name, "my student")
-        progress = TrainingProgress(inputs.iterations, inputs.batch_size, cls.hidden.unique_id, inputs.run_name)
+        ranks = Ranks.of_environment(model.load_device)
+        batch = inputs.batch_size * ranks.size
+        progress = TrainingProgress(inputs.iterations, batch, cls.hidden.unique_id, inputs.run_name)
         with (
             progress.ending(),
             under_way(inputs.run_name) as stop,
-            RunFolder(place, inputs.keep_last) as folder,
+            folder_of(place, inputs.keep_last, ranks) as folder,
+            ranks.leaving(comfy.model_management.InterruptProcessingException),
             with_gradients(),
         ):
+            require_the_same(ranks, settings, identity)
             odd = [*before_training(model, inputs.preset, inputs.mode)]
             odd += filter(None, (unusual_size(model, shape) for shape in shapes))
             for told in [*before_distilling(teacher), *odd, *(initial.remarks(info) if initial else [])]:
@@ -156,16 +166,24 @@ class SiDDistill(Node):
             require_evaluable(inputs)
             show = decoder(model, inputs.vae, shapes[0])
             try_out(guider, teacher.model_patcher, process, lora, shapes, settings, info, adversarial)
-            latents = [torch.zeros(1, *shape) for shape in shapes]
-            encodings = [encoded(inputs.clip, inputs.prompts, guider, x, cls.hidden.unique_id) for x in latents]
-            for said in left_out(inputs.images, shares, inputs.batch_size):
+            for said in left_out(inputs.images, shares, batch):
                 progress.warn(said)
-            real = [real_pictures(share, inputs.clip, inputs.vae, guider, progress) for share in shares]
+            latents = [torch.zeros(1, *shape) for shape in shapes]
+            encodings, real = ranks.first_before_others(
+                lambda: (
+                    [encoded(inputs.clip, inputs.prompts, guider, x, cls.hidden.unique_id) for x in latents],
+                    [real_pictures(share, inputs.clip, inputs.vae, guider, progress) for share in shares],
+                ),
+                look=comfy.model_management.throw_exception_if_processing_interrupted,
+            )
             if not on_cpu:
                 comfy.model_management.unload_all_models()  # the text encoder and the VAE have done their part
-            roles = roles_of(guider, process, lora, savings, initial)
-            run = Run(roles.student, roles.fake, settings, loss_scaling=compute_dtype(model) == torch.float16)
-            evaluation = evaluation_of(inputs, model, info, run)
+            ranks.in_step = ranks.size > 1 and lora is None
+            roles = roles_of(guider, process, lora, savings, initial, ranks)
+            in_float16 = compute_dtype(model) == torch.float16 and not ranks.in_step
+            run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16, ranks=ranks)
+            looks = ranks.leads or ranks.in_step
+            evaluation = evaluation_of(inputs, model, info, run) if looks else None
             training = Training(
                 run=run,
                 roles=roles,
@@ -185,36 +203,71 @@ class SiDDistill(Node):
                 training.start_over()
             training.resume()
             training.train(show)
-            student = student_of(teacher.model_patcher, training, evaluation, info, model if lora else None)
-        return io.NodeOutput(student, str(folder.path))
+            best = ranks.shared(best_of(evaluation))
+            if best is not None:
+                iteration, score, metric = best
+                progress.remark(f"the student is the best, of iteration {iteration} ({metric} {score:.4g})")
+            file = place / BEST_STUDENT if best else None
+            student = student_of(teacher.model_patcher, training, file, info, model if lora else None)
+        return io.NodeOutput(student, str(place))
+
+
+@contextmanager
+def folder_of(place: Path, keep_last: int, ranks: Ranks) -> Iterator[RunFolder]:
+    """The run's folder; on other ranks than the first, one of their own that goes with the run."""
+    if ranks.leads:
+        with RunFolder(place, keep_last) as folder:
+            yield folder
+        return
+    with TemporaryDirectory() as scratch, RunFolder(Path(scratch) / place.name, keep_last) as folder:
+        yield folder
+
+
+def require_the_same(ranks: Ranks, settings: Settings, identity: dict[str, str]) -> None:
+    """Raise ValueError where this rank has another model, prompts or settings than the first."""
+    mine = settings.as_dict() | identity
+    first = ranks.shared(mine)
+    if others := sorted(name for name, value in mine.items() if first[name] != value):
+        raise ValueError(
+            f"Give all processes of this run the same models, prompts and images: of the {ranks.rank + 1}th, "
+            f"{', '.join(others)} is another than of the first."
+        )
 
 
 def roles_of(
-    guider: SiDGuider, process: VP | Flow, lora: LoRAOptions | None, savings: Savings, initial: Initial | None
+    guider: SiDGuider,
+    process: VP | Flow,
+    lora: LoRAOptions | None,
+    savings: Savings,
+    initial: Initial | None,
+    ranks: Ranks,
 ) -> Roles:
     """Of the mode that is asked for, the student beginning as `initial` or as the model itself."""
     if lora:
         return lora_roles(guider, process, lora, savings, *([initial.begin] if initial else []))
-    return full_roles(guider, process, savings, initial.with_ordinary_weights() if initial else None)
+    return full_roles(guider, process, savings, initial.with_ordinary_weights() if initial else None, ranks)
+
+
+def best_of(evaluation: Evaluation | None) -> tuple[int, float, str] | None:
+    """Iteration, score and metric of what the student is to be; None where it is the last."""
+    if evaluation is None or evaluation.asked.student != BEST or evaluation.best is None:
+        return None
+    return *evaluation.best, evaluation.asked.metric
 
 
 def student_of(
     base: ModelPatcher,
     training: Training,
-    evaluation: Evaluation | None,
+    best: Path | None,
     info: StudentInfo,
     adapted: ModelPatcher | None,
 ) -> ModelPatcher:
     """What was learnt, as a MODEL: the best, where that is evaluated and asked for, else the last.
 
-    adapted: the MODEL that the LoRAs are on; None where the whole network was trained.
+    best: the file of that. adapted: the MODEL that the LoRAs are on; None where the whole network was trained.
     """
-    if evaluation is not None and evaluation.asked.student == BEST and evaluation.best is not None:
-        iteration, score = evaluation.best
-        training.progress.remark(
-            f"the student is the best, of iteration {iteration} ({evaluation.asked.metric} {score:.4g})"
-        )
-        return load_own(base, training.folder.path / BEST_STUDENT)
+    if best is not None:
+        return load_own(base, best)
     weights = averaged_tensors(training.run, adapted)
     return as_student(base, weights, info) if adapted is None else with_lora(base, weights, info)
 
@@ -222,7 +275,7 @@ def student_of(
 def averaged_tensors(run: Run, adapted: ModelPatcher | None) -> dict[str, Tensor]:
     """The averaged student's whole network, or its LoRA as files have it; on the CPU."""
     if adapted is None:
-        return {key: weight.detach().cpu() for key, weight in run.averaged().items()}
+        return {key: whole(weight.detach()).cpu() for key, weight in run.averaged().items()}
     with run.averaged_weights():
         return lora_tensors(adapted, run.student)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -17,20 +18,21 @@ import torch
 from torch import Tensor
 
 from ...sid_core.files.atomic import replacing
-from ...sid_core.files.checkpoint import Changes
+from ...sid_core.files.checkpoint import Changes, Checkpoint
 from ...sid_core.files.replaced import TEACHER_PREVIEW, preview_name
-from ...sid_core.files.run_folder import RunFolder
+from ...sid_core.files.run_folder import Resumed, RunFolder
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.training.distill import Bucket, StepResult, distill, is_adversarial
 from ...sid_core.training.health import Health, HealthWarning
 from ...sid_core.training.memory import Activations, measure_activations
+from ...sid_core.training.ranks import OtherRankCancelledError
 from ...sid_core.training.run import NotFiniteError, Run
-from ...sid_core.training.run_state import checkpoint_of, counters_of, restore
+from ...sid_core.training.run_state import checkpoint_of, counters_of, parts_like, restore
 from ...sid_core.training.settings import ADAM_8_BIT, shown_name
 from ...sid_core.words import log
 from ..host import say
 from .curves import draw_metrics
-from .memory import Demand, Savings, forwards_at_once, gigabytes, is_out_of_memory, plan, release
+from .memory import Demand, Savings, at_a_time, forwards_at_once, gigabytes, is_out_of_memory, plan, release
 from .previews import TEACHER_STEPS, Show, sample_few_step, sample_teacher, shown_steps
 from .progress import TrainingProgress
 from .roles import Roles
@@ -64,8 +66,9 @@ class Evaluator(Protocol):
 class Training:
     """A run on its way: what `SiDDistill` needs from one iteration to the next.
 
-    buckets: the sizes it trains on; the first one's pictures are those that are looked at. stop: set from outside to
-    have it end after the iteration it is in.
+    Of several ranks that train it, each has one of these; what they see and save goes into the first one's folder, and
+    the others' are for nothing but their own use. buckets: the sizes it trains on; the first one's pictures are those
+    that are looked at. stop: set from outside to have it end after the iteration it is in.
     """
 
     run: Run
@@ -84,7 +87,8 @@ class Training:
     stop: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
-        self.health = Health(self.run.settings.batch)
+        self.ranks = self.run.ranks
+        self.health = Health(self.run.batch)
 
     def start_over(self) -> None:
         """Put aside the run that is in the folder, unless it is this one, begun before; and say which."""
@@ -94,7 +98,7 @@ class Training:
 
     def resume(self) -> None:
         """Go on from the folder's newest whole checkpoint, if there is one, and say what is otherwise than before."""
-        resumed = self.folder.resume(lambda state: restore(self.run, state, self.identity))
+        resumed = self._resumed()
         changes: Changes = {}
         if resumed is not None:
             at = self.run.iteration
@@ -102,7 +106,7 @@ class Training:
                 self.progress.warn(f"{reason} {resumed.checkpoint.name} before it is used: iteration {at}.")
             self.progress.remark(f"goes on from iteration {at} of the run in {say.shown(self.folder.path)}")
             before = self.folder.description().get("schedule", {})
-            now = asdict(self.schedule)
+            now = self._schedule()
             changes = {key: (then, now[key]) for key, then in before.items() if now.get(key, then) != then}
             changes |= resumed.changes
             for name, (then, value) in sorted(changes.items()):
@@ -118,13 +122,43 @@ class Training:
                 )
         if self.evaluation is not None:
             self.evaluation.recall(self)
-        facts = {"settings": self.run.settings.as_dict(), "schedule": asdict(self.schedule), "identity": self.identity}
+        facts = {"settings": self.run.settings.as_dict(), "schedule": self._schedule(), "identity": self.identity}
         facts |= {"prompts": len(self.buckets[0].prompts), "versions": versions()}
         self.folder.describe(counters_of(self.run), facts, changes)
+
+    def _schedule(self) -> dict[str, int]:
+        """What may change within a run, with the processes that train it if they are several."""
+        return asdict(self.schedule) | ({"processes": self.ranks.size} if self.ranks.size > 1 else {})
+
+    def _resumed(self) -> Resumed | None:
+        """What the folder has, restored; on other ranks than the first, what that one has."""
+        restored: list[Checkpoint] = []
+
+        def take(state: Checkpoint) -> Changes:
+            changes = restore(self.run, state, self.identity)
+            restored[:] = [state]
+            return changes
+
+        read = partial(Checkpoint.read, like=parts_like(self.run))
+        resumed = self.folder.resume(take, read)
+        # Of networks in parts each rank reads its own, from a disk that all have; else the first sends what it read.
+        state = restored[0] if restored and not self.ranks.in_step else None
+        file, state = self.ranks.shared((resumed and resumed.checkpoint, state))
+        if file is not None and not self.ranks.leads:
+            take(state or read(file))
+            self.saved = self.run.iteration
+        return resumed
 
     def plan_memory(self, asked: int) -> str:
         """Choose the micro-batch, as `plan` does, and say what is expected."""
         run = self.run
+        if self.ranks.in_step:  # none can measure alone, and all have to take the same
+            self.savings.micro_batch = min(asked or run.settings.batch, run.settings.batch)
+            weights, part = gigabytes(self.roles.weights), self.ranks.size
+            return (
+                f"memory: {weights} of weights with {part} processes, a {part}th in each; in each of them, "
+                f"{at_a_time(self.savings.micro_batch)}, of {run.settings.batch}."
+            )
         trained = sum(parameter.numel() for role in (run.student, run.fake) for parameter in role.parameters())
         demand = Demand(
             device=self.device,
@@ -158,16 +192,23 @@ class Training:
             if self.run.iteration > self.saved:
                 self.save()
         except NotFiniteError as error:
+            self.ranks.leave(cancelled=False)
             say.add_note(error, self._good_checkpoint())
             raise
+        except OtherRankCancelledError as error:
+            # As if it had been this one, whose node then ends as one that was cancelled.
+            cancelled = comfy.model_management.InterruptProcessingException()
+            say.add_note(cancelled, self._what_is_kept(cancelled, self._save_what_can_be()))
+            raise cancelled from error
         except BaseException as error:
+            self.ranks.leave(isinstance(error, comfy.model_management.InterruptProcessingException))
             unsaved = self._save_what_can_be()
             say.add_note(error, self._what_is_kept(error, unsaved))
             raise
 
     def _require_room(self) -> None:
         """Raises OSError where the disk has no room for a checkpoint; for fewer than there are to be, it warns."""
-        if self.run.iteration >= self.schedule.iterations:
+        if self.run.iteration >= self.schedule.iterations or not self.ranks.leads:
             return
         student, fake = (sum(w.numel() for w in role.parameters()) for role in (self.run.student, self.run.fake))
         averages = 2 if self.run.settings.optimizer == ADAM_8_BIT else 8  # bytes of both that Adam keeps
@@ -211,6 +252,11 @@ class Training:
         """Answers running out of memory. Raises what is something else, or MemoryError where nothing is left to try."""
         if self.run.torn or not is_out_of_memory(error):
             raise error
+        if self.ranks.in_step:  # the others are within a pass that this one has left
+            raise MemoryError(
+                f"Set micro_batch to less than {self.savings.micro_batch}, switch gradient_checkpointing on, or take "
+                f"more processes: there is too little memory on {self.device} ({error})."
+            ) from error
         saved = self.savings.more(self.device)
         if saved is None:
             raise MemoryError(
@@ -224,7 +270,8 @@ class Training:
         schedule = self.schedule
         if self.run.iteration == 0:
             self.look(0, None)
-        if show is not None and not (self.folder.previews / TEACHER_PREVIEW).exists():
+        shown = self.ranks.shared((self.folder.previews / TEACHER_PREVIEW).exists())
+        if self.looks and show is not None and not shown:
             self._show_teacher(show)
         while not self._is_done():
             began = time.monotonic()
@@ -239,12 +286,14 @@ class Training:
                 self.save()
 
     def _is_done(self) -> bool:
-        """Evaluates first, where that is due."""
-        if self.stop.is_set():
+        """Evaluates first, where that is due. What one rank finds, all do."""
+        stopped, ended_early = self.stop.is_set(), False
+        if stopped:
             self.progress.remark(f"stopped at iteration {self.run.iteration}, and saved: queue again to go on")
-            return True
-        ended_early = self.evaluation is not None and self.evaluation.stops(self)
-        return ended_early or self.run.iteration >= self.schedule.iterations
+        elif self.evaluation is not None:
+            ended_early = self.evaluation.stops(self)
+        stops = self.ranks.agree(stopping=stopped or ended_early).stopping
+        return stops or self.run.iteration >= self.schedule.iterations
 
     def _record(self, result: StepResult, seconds: float) -> None:
         """One line of metrics, and one more for each warning."""
@@ -252,7 +301,7 @@ class Training:
             "student_learning_rate": self.run.student_optimizer.param_groups[0]["lr"],
             "fake_learning_rate": self.run.fake_optimizer.param_groups[0]["lr"],
         }
-        speed = {"images_per_second": round(self.run.settings.batch / max(seconds, 1e-9), 3)}
+        speed = {"images_per_second": round(self.run.batch / max(seconds, 1e-9), 3)}
         told = {name: value for name, value in asdict(result).items() if value is not None}
         self.folder.metrics.append(told | rates | speed)
         self._warn(result.iteration, self.health.update(result))
@@ -274,6 +323,8 @@ class Training:
 
     def _what_is_kept(self, error: BaseException, unsaved: str | None) -> str:
         """How to go on after Cancel or an error, for the node."""
+        if not self.ranks.leads:
+            return "What is kept, the first process of this run says."
         cancelled = isinstance(error, comfy.model_management.InterruptProcessingException)
         stopped = f"{'cancelled' if cancelled else 'stopped'} at iteration {self.run.iteration}"
         if not self.saved:
@@ -286,7 +337,16 @@ class Training:
         )
 
     def save(self) -> None:
-        self.folder.save(checkpoint_of(self.run, self.identity))
+        """By the first rank, or in parts by all of them."""
+        if self.ranks.in_step:
+            state = checkpoint_of(self.run, self.identity)
+            place = self.ranks.shared(self.folder.place_of(state))
+            if self.ranks.leads:
+                self.folder.save(state, in_parts=True)
+            else:
+                state.write_in_parts(place, leads=False)
+        elif self.ranks.leads:
+            self.folder.save(checkpoint_of(self.run, self.identity))
         self.saved = self.run.iteration
         with (
             self._only_a_notice("Free some space for curves.png"),
@@ -296,6 +356,8 @@ class Training:
 
     def _save_what_can_be(self) -> str | None:
         """After an error, which is the one to be shown. → why what came after the last checkpoint is lost, if it is."""
+        if self.ranks.in_step and not self.ranks.all_cancelled:
+            return ", which can't be saved without the other processes"
         if self.run.torn:
             log.warning("stopped while weights were changed, so only what was saved before is kept")
             return ", while weights were changed, which can't be saved"
@@ -317,9 +379,16 @@ class Training:
         except Exception as error:  # noqa: BLE001  whatever it is, the student can do without
             self.progress.warn(f"{repair}; training goes on without: {say.shown(error)}")
 
+    @property
+    def looks(self) -> bool:
+        """Whether pictures are drawn on this rank: those of networks in parts can be drawn by all of them alone."""
+        return self.ranks.leads or self.ranks.in_step
+
     def look(self, iteration: int, show: Show | None) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews
         of the same prompts from the same noise each time, in 1 … N steps."""
+        if not self.looks:
+            return
         steps = self.run.settings.steps
         of_one_prompt = self._sample(torch.zeros(SEEDS).long(), steps)
         seed_spread = float(of_one_prompt.std(0, correction=0).mean())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -14,12 +15,14 @@ from ...sid_core.data.conditioning import Cond, by_length
 from ...sid_core.method.discriminator import pooled
 from ...sid_core.method.guidance import guided, steer_away
 from ...sid_core.method.process import VP, Flow
+from ...sid_core.training import sharding
 from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, find_targets
 from ...sid_core.training.batch import Predictor, Predictors
+from ...sid_core.training.ranks import ALONE, Ranks
 from ...sid_core.training.recompute import checkpointed
 from ..host.differentiable import changes_in_place, differentiable
 from ..host.features import EnoughError, watched
-from ..host.model import predictor
+from ..host.model import compute_dtype, predictor
 from ..host.weights import open_to_gradients, own_copy
 from ..sampling.guiders import SiDGuider
 from .memory import Savings
@@ -113,18 +116,32 @@ def lora_roles(
     )
 
 
-def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings, initial: ModelPatcher | None = None) -> Roles:
+def full_roles(
+    guider: SiDGuider,
+    process: VP | Flow,
+    savings: Savings,
+    initial: ModelPatcher | None = None,
+    ranks: Ranks = ALONE,
+) -> Roles:
     """Three networks, two of them trained in float32. Call it inside `with_gradients()`.
 
-    initial: the MODEL that the student begins as; None is the guider's.
+    initial: the MODEL that the student begins as; None is the guider's. ranks: where they are several, each has a part
+    of all weights, and the trained ones are computed with in the precision that the MODEL is.
     """
     model = guider.model_patcher
-    student, fake = (own_copy(each, torch.float32) for each in (initial or model, model))
-    teacher = own_copy(model)
-    weaker = own_copy(guider.weaker) if guider.weaker else None
-    for network in (student, fake):
-        network.diffusion_model.requires_grad_(True)
-    in_place = changes_in_place(student.diffusion_model)
+    in_place = changes_in_place(model.model.diffusion_model)
+
+    def copied(model: ModelPatcher, trained: bool) -> nn.Module:
+        copy = own_copy(model, torch.float32 if trained else None)
+        copy.diffusion_model.requires_grad_(trained)
+        if ranks.in_step:
+            shard(copy, ranks, compute_dtype(model) if trained else None)
+        return copy
+
+    student, fake = (copied(each, trained=True) for each in (initial or model, model))
+    teacher = copied(model, trained=False)
+    weaker = copied(guider.weaker, trained=False) if guider.weaker else None
+    predict_by = partial(predictor, process=process, singly=ranks.in_step)
 
     @contextmanager
     def ready() -> Iterator[None]:
@@ -134,25 +151,36 @@ def full_roles(guider: SiDGuider, process: VP | Flow, savings: Savings, initial:
             stack.enter_context(differentiable(in_place))
             yield
 
-    weak = predictor(weaker, process) if weaker else None
-    fake_score = predictor(fake, process)
+    fake_score = predict_by(fake)
     predict = Predictors(
-        _guided_teacher(guider, predictor(teacher, process), weak),
+        _guided_teacher(guider, predict_by(teacher), predict_by(weaker) if weaker else None),
         fake_score,
-        predictor(student, process),
-        *judges(fake.diffusion_model, fake_score),
+        predict_by(student),
+        *judges(fake.diffusion_model, fake_score, in_step=ranks.in_step),
+        in_step=ranks.in_step,
     )
     networks = [copy.diffusion_model for copy in (student, fake, teacher, weaker) if copy]
     return Roles(networks[0], networks[1], networks[0], predict, ready, size_of(*networks))
 
 
-def judges(network: nn.Module, predict: Predictor) -> tuple[Callable, Callable]:
+def shard(copy: nn.Module, ranks: Ranks, dtype: torch.dtype | None) -> None:
+    """A BaseModel's network in parts, see `sharding.shard`. dtype: that it computes in, where it is a half one that
+    needs no scaling of the loss; all others are left as they are."""
+    dtype = dtype if dtype == torch.bfloat16 else None
+    sharding.shard(copy.diffusion_model, ranks, dtype)
+    if dtype is not None:
+        copy.diffusion_model.dtype = dtype  # what the host gives its inputs
+
+
+def judges(network: nn.Module, predict: Predictor, in_step: bool = False) -> tuple[Callable, Callable]:
     """A network as the discriminator that it is by its features.
 
     → (x_t, t, cond) → logits, which ends the forward at the features; and (x_t, t, cond) → (prediction, logits).
+    in_step: the network's parts are on several ranks, and a forward is always a whole one.
     """
+    grouped = partial(by_length, singly=in_step)
 
-    @by_length
+    @grouped
     def alone(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         def enough(features: Tensor) -> None:
             raise EnoughError(features)
@@ -164,14 +192,14 @@ def judges(network: nn.Module, predict: Predictor) -> tuple[Callable, Callable]:
                 return pooled(end.features)
         raise RuntimeError("a forward has not come by the network's features")
 
-    @by_length
+    @grouped
     def both(x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
         with watched(network, seen.append):
             clean = predict(x_t, t, cond)
         return clean, pooled(seen[0])
 
-    return alone, both
+    return (lambda *given: both(*given)[1]) if in_step else alone, both
 
 
 def size_of(*modules: nn.Module) -> int:

@@ -45,15 +45,16 @@ def stack(rows: Sequence[Cond]) -> Cond:
     }
 
 
-def by_length(predict: Callable) -> Callable:
+def by_length(predict: Callable, singly: bool = False) -> Callable:
     """predict(x_t, t, cond) for prompts of several lengths: called once for each length, with the prompts of it.
 
     Where text and picture are joined in one attention, a prompt that is filled up or repeated is another prompt, so
     the host doesn't batch such prompts either. What is predicted, one or several tensors (B, …), is put together again.
+    singly: where lengths may differ, each prompt is a call of its own, so that their number depends on nothing else.
     """
 
     def predicted(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor | tuple[Tensor, ...]:
-        groups = list(_of_one_length(cond))
+        groups = list(_of_one_length(cond, singly))
         if len(groups) == 1:
             return predict(x_t, t, groups[0][1])
         parts = [predict(x_t[rows], t[rows], group) for rows, group in groups]
@@ -65,14 +66,18 @@ def by_length(predict: Callable) -> Callable:
     return predicted
 
 
-def _of_one_length(cond: Cond) -> Iterator[tuple[Tensor, Cond]]:
+def _of_one_length(cond: Cond, singly: bool) -> Iterator[tuple[Tensor, Cond]]:
     """The rows of each length, and their conditioning without what others are longer by."""
     names = [name for name in cond if name + TOKENS in cond]
     bare = {name: values for name, values in cond.items() if not name.endswith(TOKENS)}
     if not names:
         yield torch.empty(0), bare
         return
-    lengths, group_of = torch.stack([cond[name + TOKENS] for name in names], 1).unique(dim=0, return_inverse=True)
+    lengths = torch.stack([cond[name + TOKENS] for name in names], 1)
+    if singly:
+        group_of = torch.arange(len(lengths), device=lengths.device)
+    else:
+        lengths, group_of = lengths.unique(dim=0, return_inverse=True)
     for group, own in enumerate(lengths.tolist()):
         rows = (group_of == group).nonzero()[:, 0]
         part = bare if len(lengths) == 1 else select(bare, rows)

@@ -2,13 +2,15 @@
 
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .parts import read_parts, write_parts
 from .plain import is_count, is_number, parse
 from .tensors import damaged, read_tensors, write_tensors
 
@@ -16,6 +18,7 @@ from .tensors import damaged, read_tensors, write_tensors
 OLDER = ("sid-run-1", "sid-run-2")
 FORMAT = "sid-run-3"
 CHECKSUM = "checksum"
+PARTS = "parts"  # in the metadata: how many bytes each file has in the folder of the same name, which has the tensors
 LONGEST = 10_000_000  # characters of one entry of the metadata; an optimizer's plain values are some for each weight
 
 Changes = dict[str, tuple[Any, Any]]  # name → (then, now)
@@ -42,8 +45,8 @@ class Checkpoint:
         """Tensors and plain values together."""
         return self.tensors | self.values
 
-    def write(self, path: Path) -> None:
-        """Raises OSError when the file could not be written; see `write_tensors`."""
+    def write(self, path: Path, more: dict[str, str] | None = None) -> None:
+        """Raises OSError when the file could not be written; see `write_tensors`. more: metadata."""
         tensors = {key: tensor.detach().contiguous().cpu() for key, tensor in self.tensors.items()}
         metadata = {
             "format": FORMAT,
@@ -53,11 +56,23 @@ class Checkpoint:
             "values": json.dumps(self.values),
             "further": json.dumps(self.further),
         }
+        metadata |= more or {}
         write_tensors(path, tensors, metadata | {CHECKSUM: _checksum(tensors, metadata)})
 
+    def write_in_parts(self, path: Path, leads: bool) -> None:
+        """The same for tensors of which each rank has a part. All ranks have to call it, with the first's path."""
+        if leads:
+            path.unlink(missing_ok=True)  # whose folder it is; it is written again when that is whole
+        write_parts(folder_of_parts(path), self.tensors, leads)
+        if leads:
+            replace(self, tensors={}).write(path, {PARTS: json.dumps(_sizes(folder_of_parts(path)))})
+
     @classmethod
-    def read(cls, path: Path) -> "Checkpoint":
-        """Raises NotACheckpointError for a file that is not whole, not as it was written, or of another kind."""
+    def read(cls, path: Path, like: Callable[[str], Tensor | None] = lambda name: None) -> "Checkpoint":
+        """Raises NotACheckpointError for a file that is not whole, not as it was written, or of another kind.
+
+        like: see `read_parts`, for one that is written so.
+        """
         tensors, metadata = read_tensors(path)
         kind, checksum = metadata.get("format"), metadata.pop(CHECKSUM, None)
         if kind not in (*OLDER, FORMAT):
@@ -66,10 +81,24 @@ class Checkpoint:
             expected = _checksum(tensors, metadata if kind == FORMAT else None)
             if checksum != expected:
                 raise damaged(path, "it is damaged, for its checksum is wrong")
+        if PARTS in metadata:
+            parts = folder_of_parts(path)
+            if not parts.is_dir() or json.dumps(_sizes(parts)) != metadata[PARTS]:
+                raise damaged(path, f"it is not whole, for the files in {parts.name} are not those that were written")
+            tensors = read_parts(parts, like)
         try:
             return cls(tensors, **_facts(metadata))
         except (ValueError, KeyError) as error:
             raise damaged(path, f"it is damaged ({error!s:.200})") from error
+
+
+def folder_of_parts(path: Path) -> Path:
+    """Where the tensors of a checkpoint are that is written in parts."""
+    return path.with_suffix(".parts")
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
 
 
 def differences(then: Checkpoint, now: Checkpoint, defaults: dict[str, Any]) -> Changes:

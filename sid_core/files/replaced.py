@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .checkpoint import Checkpoint
 from .metrics_log import MetricsLog
+from .parts import remove_parts
 from .tensors import NotACheckpointError
 
 PREVIEWS = "previews"
@@ -18,6 +19,7 @@ REPLACED = "replaced"
 FIRST_LAYOUT = "state.safetensors"  # the one checkpoint of a run of version 0.1.0
 METRICS = "metrics.jsonl"
 NUMBERED = re.compile(r"state_(\d+)\.safetensors")
+NUMBERED_PARTS = r"state_\d+\.parts"  # folders, see `folder_of_parts`
 BEST_STUDENT, TEACHER_FEATURES = "best.safetensors", "teacher_features.safetensors"
 OWN = (
     r"(run\.json|metrics\.jsonl|state(_\d+)?\.safetensors)(\.broken)?|curves\.png"
@@ -45,7 +47,7 @@ def put_aside(folder: Path) -> tuple[Path, int] | None:
         return None
     aside = next(place for place in _places(folder) if not (place.is_symlink() or place.exists()))
     iterations = _iterations(folder)
-    for file in own:
+    for file in [*own, *_parts(folder)]:
         target = aside / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         file.rename(target)
@@ -59,9 +61,21 @@ def delete_outgrown(folder: Path, iteration: int) -> None:
         if aside.is_dir() and not aside.is_symlink() and _iterations(aside) <= iteration:
             for file in list(_own_files(aside)):
                 file.unlink()
+            remove_lone_parts(aside)
             for emptied in (aside / PREVIEWS, aside):
                 with contextlib.suppress(OSError):  # not there, or somebody has put something in
                     emptied.rmdir()
+
+
+def remove_lone_parts(folder: Path) -> None:
+    """Delete the parts of checkpoints that are not there, or not any more."""
+    for parts in _parts(folder):
+        if not parts.with_suffix(".safetensors").exists():
+            remove_parts(parts)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if re.fullmatch(NUMBERED_PARTS, entry.name)]
 
 
 def _places(folder: Path) -> Iterator[Path]:

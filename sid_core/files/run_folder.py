@@ -20,6 +20,7 @@ from .replaced import (
     delete_outgrown,
     numbered,
     put_aside,
+    remove_lone_parts,
 )
 from .run_description import extended, read_description, write_description
 from .run_lock import RunLock
@@ -99,24 +100,26 @@ class RunFolder:
         finished = complete or before.get(ENDED_EARLY)
         return bool(before.get(STARTED_OVER)) and same and not finished
 
-    def resume(self, restore: Callable[[Checkpoint], Changes]) -> Resumed | None:
+    def resume(
+        self, restore: Callable[[Checkpoint], Changes], read: Callable[[Path], Checkpoint] = Checkpoint.read
+    ) -> Resumed | None:
         """Give the newest whole checkpoint to `restore`, and rewind the metrics to it; None where there is none.
 
         Broken ones get '.broken' behind their name. Raises NotACheckpointError when all are broken, and what `restore`
         raises.
         """
         try:
-            resumed = self._resume(restore)
+            resumed = self._resume(restore, read)
         except ValueError:
             self._forget_started_over()
             raise
         return resumed
 
-    def _resume(self, restore: Callable[[Checkpoint], Changes]) -> Resumed | None:
+    def _resume(self, restore: Callable[[Checkpoint], Changes], read: Callable[[Path], Checkpoint]) -> Resumed | None:
         broken: dict[Path, str] = {}
         for file in reversed(self.checkpoints()):
             try:
-                checkpoint = Checkpoint.read(file)
+                checkpoint = read(file)
                 changes = restore(checkpoint)
             except NotACheckpointError as error:
                 broken[file] = f"{file.name} {error.why.removeprefix('it ')}."
@@ -139,15 +142,23 @@ class RunFolder:
         if before.get(STARTED_OVER):
             write_description(self.path, before | {STARTED_OVER: False}, {"iteration": 0, "images": 0} | before)
 
-    def save(self, state: Checkpoint) -> Path:
+    def place_of(self, state: Checkpoint) -> Path:
+        """Where `save` writes it."""
+        return self.path / f"state_{state.iteration:07}.safetensors"
+
+    def save(self, state: Checkpoint, in_parts: bool = False) -> Path:
         """Write a checkpoint, then delete the oldest beyond `keep_last`, and a run put aside that has no more.
 
-        Raises OSError when the disk is full; nothing is deleted then.
+        in_parts: while the other ranks write theirs. Raises OSError when the disk is full; nothing is deleted then.
         """
-        checkpoint = self.path / f"state_{state.iteration:07}.safetensors"
-        state.write(checkpoint)
+        checkpoint = self.place_of(state)
+        if in_parts:
+            state.write_in_parts(checkpoint, leads=True)
+        else:
+            state.write(checkpoint)
         for old in self.checkpoints()[: -self.keep_last]:
             old.unlink()
+        remove_lone_parts(self.path)
         delete_outgrown(self.path, state.iteration)
         write_description(self.path, self._description, state.counters)
         return checkpoint

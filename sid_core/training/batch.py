@@ -20,7 +20,8 @@ class Predictors:
 
     `teacher` already has its guidance κ4 in it; it is called with the prompts' cond and the ∅-prompt's.
     discriminator: the fake score's logits (B, …) alone, see `pooled`. fake_with_logits: both in one forward. Without
-    these there is no adversarial term.
+    these there is no adversarial term. in_step: the networks are called equally often whatever is drawn and comes out,
+    as `Ranks.in_step` asks.
     """
 
     teacher: Callable[[Tensor, Tensor, Cond, Cond], Tensor]
@@ -28,6 +29,7 @@ class Predictors:
     student: Predictor
     discriminator: Predictor | None = None
     fake_with_logits: Callable[[Tensor, Tensor, Cond], tuple[Tensor, Tensor]] | None = None
+    in_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,13 @@ class Part:
     def __len__(self) -> int:
         return len(self.x_t)
 
-    def generate(self, student: Predictor, with_gradient: bool) -> "Part | None":
-        """Those of the samples whose picture is finite, with it; None without any."""
+    def generate(self, predict: Predictors, with_gradient: bool) -> "Part | None":
+        """Those of the samples whose picture by the student is finite, with it; None without any."""
+        student = predict.student
         with torch.set_grad_enabled(with_gradient):
             self.x_g = student(self.x_t, self.t, self.cond)
             finite = finite_samples(self.x_g)
-            if finite.all():
+            if predict.in_step or finite.all():
                 return self
             if not finite.any():
                 return None

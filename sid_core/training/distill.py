@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -18,7 +19,7 @@ from ..data.pairs import RealPictures
 from ..method.process import Process
 from ..method.sampling import step_times
 from .batch import Predictors, draw_batch, part_of
-from .run import Gradients, NotFiniteError, Run, diverged, set_learning_rates
+from .run import NotFiniteError, Run, diverged, set_learning_rates
 from .settings import Settings
 from .shares import fake_share, student_share
 
@@ -78,17 +79,19 @@ def distill(
     process: Process,
     device: torch.device,
     *,
-    rank: int = 0,
     micro_batch: int | None = None,
 ) -> Iterator[StepResult]:
     """Train `run` for ever, one iteration a `next()`; the caller decides when to look, to save and to stop.
 
     buckets: one or more; an iteration's pictures are all of one size, each as likely, the same on every rank.
-    micro_batch: at most so many samples go through a network at once, and their gradients are summed; what is learnt is
-    the same, for less memory and, as the student's last step is then computed twice, somewhat more time. Raises
-    NotFiniteError when no sample of a batch is finite. The weights are never left in the middle of an optimizer's step.
+    Each of the run's ranks draws a batch of its own. micro_batch: at most so many samples go through a network at once,
+    and their gradients are summed; what is learnt is the same, for less memory and, as the student's last step is then
+    computed twice, somewhat more time. Raises NotFiniteError when no sample of a batch is finite, and OtherRankError
+    when another rank has ended. The weights are never left in the middle of an optimizer's step.
     """
-    settings = run.settings
+    settings, ranks = run.settings, run.ranks
+    common = {"predict": predict, "process": process, "settings": settings}
+    proven = False  # that an iteration of such micro-batches fits into memory
     times = step_times(settings.steps, process=process, t_init=settings.t_init)
     while True:
         set_learning_rates(run)
@@ -107,7 +110,7 @@ def distill(
             draws = draw_batch(
                 settings,
                 process,
-                generator_for(settings.seed, run.iteration, rank, update),
+                generator_for(settings.seed, run.iteration, ranks.rank, update),
                 step=step,
                 shape=bucket.latent_shape,
                 prompts=len(bucket.prompts),
@@ -117,42 +120,39 @@ def distill(
                 part_of(draws.select(rows), predict.student, bucket.prompts, times[: step + 1], process, device)
                 for rows in split
             ]
-            parts = [found for part in parts if (found := part.generate(predict.student, reuse and update == 0))]
-            if not parts:
+            parts = [found for part in parts if (found := part.generate(predict, reuse and update == 0))]
+            if not parts and ranks.size == 1:  # others may have some
                 raise NotFiniteError(diverged(run, "the student's pictures are"))
             if done:
                 continue
-            gradients = Gradients(run, run.fake, run.fake_optimizer, run.fake_scaler, "the fake score's loss is")
-            for part in parts:
-                gradients.add(fake_share(part, predict, process, settings, pictures))
+            gradients = run.fake_update(at_once=proven)
+            gradients.gather(parts, partial(fake_share, **common, pictures=pictures))
             run.fake_loss = gradients.apply() / elements
             run.discriminator_loss = gradients.told()
             run.fake_updated, run.torn = run.fake_updated + 1, False
 
-        drawn = torch.cat([part.x_g.detach() for part in parts])
+        drawn = torch.cat([part.x_g.detach() for part in parts]) if parts else torch.full((1, 1), torch.nan)
         deceives = pictures is not None and run.images >= settings.adversarial_warm_up
-        gradients = Gradients(run, run.student, run.student_optimizer, run.student_scaler, "the student's loss is")
+
+        gradients = run.student_update(at_once=proven)
         run.fake.requires_grad_(False)
         try:
-            for part in parts:
-                if not reuse:
-                    part.x_g = predict.student(part.x_t, part.t, part.cond)
-                gradients.add(student_share(part, predict, process, settings, deceives))
+            gradients.gather(parts, partial(student_share, **common, adversarial=deceives, anew=not reuse))
             loss_student = gradients.apply()
         finally:
             run.fake.requires_grad_(True)
 
         run.iteration += 1
-        run.images += settings.batch
-        run.ema.update(run.student.parameters(), settings.batch, run.images)
-        run.fake_updated, run.torn = 0, False
+        run.images += run.batch
+        run.ema.update(run.student.parameters(), run.batch, run.images)
+        run.fake_updated, run.torn, proven = 0, False, True
         yield StepResult(
             run.iteration,
             run.images,
             step + 1,
             loss_student / elements,
             run.fake_loss,
-            settings.batch - gradients.samples,
+            run.batch - gradients.samples,
             float(drawn.std(0, correction=0).mean()),
             float(drawn.square().mean().sqrt()),
             run.discriminator_loss,

@@ -1,6 +1,6 @@
 """A distillation's state: what is trained, by which optimizers, its average, and how far it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..method.ema import EMA
+from .batch import Part
+from .ranks import ALONE, Backward, Ranks
 from .settings import ADAM, ADAM_8_BIT, Settings, learning_rate_factor
 from .shares import Share
 
@@ -37,7 +39,8 @@ class Run:
     gradients would else vanish; a step whose scaled gradients overflow is left out, and the scale lowered.
     fake_updated, fake_loss, discriminator_loss: how many of its updates the fake score has had in the iteration under
     way, and the last losses, so that a run saved in between does not give it these twice. torn: weights are being
-    changed; a run that was stopped there is not to be saved. further: what else belongs to the state, by name.
+    changed; a run that was stopped there is not to be saved. further: what else belongs to the state, by name. ranks:
+    the processes that train it together; the settings' batch is each one's own.
     """
 
     student: nn.Module
@@ -51,13 +54,17 @@ class Run:
     discriminator_loss: float | None = None
     torn: bool = False
     further: dict[str, Stateful] = field(default_factory=dict)
+    ranks: Ranks = ALONE
     student_optimizer: torch.optim.Optimizer = field(init=False)
     fake_optimizer: torch.optim.Optimizer = field(init=False)
     student_scaler: torch.amp.GradScaler = field(init=False)
     fake_scaler: torch.amp.GradScaler = field(init=False)
     ema: EMA = field(init=False)
+    student_backward: Backward = field(init=False)
+    fake_backward: Backward = field(init=False)
 
     def __post_init__(self) -> None:
+        self.student_backward, self.fake_backward = (Backward(self.ranks, role) for role in (self.student, self.fake))
         self.student_optimizer, self.fake_optimizer = (
             _optimizer(self.settings)(
                 network.parameters(),
@@ -78,8 +85,24 @@ class Run:
             self.further |= {"student_scaler": self.student_scaler, "fake_scaler": self.fake_scaler}
         self.ema = EMA(self.student.parameters(), self.settings.ema_half_life_images)
 
+    def student_update(self, at_once: bool = False) -> "Gradients":
+        """The student's next; at_once: see `Backward`."""
+        loss = "the student's loss is"
+        return Gradients(
+            self, self.student, self.student_optimizer, self.student_scaler, self.student_backward, loss, at_once
+        )
+
+    def fake_update(self, at_once: bool = False) -> "Gradients":
+        loss = "the fake score's loss is"
+        return Gradients(self, self.fake, self.fake_optimizer, self.fake_scaler, self.fake_backward, loss, at_once)
+
+    @property
+    def batch(self) -> int:
+        """Pictures of an iteration, those of all ranks."""
+        return self.settings.batch * self.ranks.size
+
     def averaged(self) -> dict[str, Tensor]:
-        """The state dict of the averaged student, which is the one to keep."""
+        """The state dict of the averaged student, which is the one to keep; in parts where the networks are."""
         names = [name for name, _ in self.student.named_parameters()]
         return self.student.state_dict() | {
             name: average.clone() for name, average in zip(names, self.ema.average, strict=True)
@@ -116,9 +139,10 @@ def _optimizer(settings: Settings) -> Callable[..., torch.optim.Optimizer]:
 
 
 class Gradients:
-    """One optimizer step on a network, its gradients gathered over micro-batches.
+    """One optimizer step on a network, its gradients gathered over micro-batches, and averaged over the run's ranks.
 
-    A loss is checked before it is used, so a diverged run keeps its last good weights.
+    A loss is checked before it is used, so a diverged run keeps its last good weights. backward: does
+    that (see there for at_once).
     """
 
     def __init__(
@@ -127,23 +151,40 @@ class Gradients:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
+        backward: Backward,
         what: str,
+        at_once: bool,
     ):
-        self.run, self.network, self.optimizer, self.scaler, self.what = run, network, optimizer, scaler, what
+        self.run, self.network, self.optimizer, self.scaler = run, network, optimizer, scaler
+        self.backward, self.what, self.at_once = backward, what, at_once
         self.loss, self.samples, self.adversarial = 0.0, 0, None
         optimizer.zero_grad(set_to_none=True)
 
-    def add(self, share: Share) -> None:
-        """Take in what a micro-batch adds."""
-        if share.samples == 0:
-            return
+    def gather(self, parts: Sequence[Part], share_of: Callable[[Part], Share]) -> None:
+        """Take in what each micro-batch adds; after it, numbers and gradients are those of all ranks."""
+        for part in parts[:-1]:
+            loss = self._taken(share_of(part))
+            if self.run.ranks.in_step:
+                self.run.ranks.agree()  # before the others begin a pass that this one would not come to
+            self.backward.alone(loss)
+        loss = self._taken(share_of(parts[-1])) if parts else None
+        judged = self.adversarial is not None
+        told = self.run.ranks.agree(self.loss, self.samples, self.adversarial or 0.0, judged)
+        self.loss, self.samples = told.sums[0], round(told.sums[1])
+        self.adversarial = told.sums[2] if told.sums[3] else None
+        self.backward.together(loss, self.at_once)
+
+    def _taken(self, share: Share) -> Tensor | None:
+        """Its loss, to go back from; None without a sample, unless the ranks are in step."""
+        if share.samples == 0 and not self.run.ranks.in_step:
+            return None
         if not share.loss.isfinite():
             raise NotFiniteError(diverged(self.run, self.what))
-        self.scaler.scale(share.loss * (share.samples / self.run.settings.batch)).backward()
         self.loss += float(share.score.detach()) * share.samples
         self.samples += share.samples
         if share.adversarial is not None:
             self.adversarial = (self.adversarial or 0.0) + float(share.adversarial.detach()) * share.samples
+        return self.scaler.scale(share.loss * (share.samples / self.run.settings.batch))
 
     def told(self) -> float | None:
         """The mean of the shares' adversarial losses; None where they have none."""
@@ -157,8 +198,8 @@ class Gradients:
         for parameter in self.network.parameters():
             if parameter.grad is not None:
                 torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
-                if self.samples < self.run.settings.batch:
-                    parameter.grad *= self.run.settings.batch / self.samples
+                if self.samples < self.run.batch:
+                    parameter.grad *= self.run.batch / self.samples
         if self.run.settings.gradient_norm > 0:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.run.settings.gradient_norm)
         self.run.torn = True

@@ -1,5 +1,6 @@
 """A run's whole state out of it, as a checkpoint, and back into it."""
 
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -10,11 +11,13 @@ from ..files.checkpoint import Changes, Checkpoint, differences
 from ..files.tensors import NotACheckpointError, is_finite
 from .run import NotFiniteError, Run
 from .settings import Settings
+from .sharding import DTensor, part_here, parted_as
 
 # What may change within a run. Everything else would leave a student that no settings describe.
 APPLIED = ("student_learning_rate", "fake_learning_rate")
 # Parts of an identity that runs of earlier versions did without.
 NONE_BEFORE = {"images": None, "student": None}
+AS_WEIGHTS = ("exp_avg", "exp_avg_sq")  # of an optimizer's values, those that are in parts as the weights are
 INNER = "/"  # between the names of an optimizer's value that is a dict, as the 8-bit one's
 
 
@@ -47,7 +50,8 @@ def checkpoint_of(run: Run, identity: dict[str, Any]) -> Checkpoint:
 def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Changes:
     """Bring a new `run` to where the saved one was. → the settings of APPLIED that are others now.
 
-    Raises OtherRunError naming what else differs, and leaves the run as it is.
+    The run may be sharded where the saved one was not, or otherwise, or the other way round. Raises OtherRunError
+    naming what else differs, and leaves the run as it is.
     """
     known = {field.name for field in fields(Settings)}
     if newer := sorted(checkpoint.settings.keys() - known):
@@ -65,13 +69,18 @@ def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Chang
             f"({listed})."
         )
     _require_the_same_weights(run, checkpoint)
+    like = parts_like(run)
+    parts = {
+        name: value if (mine := like(name)) is None else parted_as(value, mine)
+        for name, value in checkpoint.parts.items()
+    }
     for role, module in _modules(run).items():
-        module.load_state_dict(_under(checkpoint.tensors, f"{role}."))
+        module.load_state_dict(_under(parts, f"{role}."))
     for i, average in enumerate(run.ema.average):
-        average.copy_(checkpoint.tensors[f"ema.{i}"])
+        average.copy_(parts[f"ema.{i}"])
     for role, optimizer in _optimizers(run).items():
         try:
-            _load_optimizer(optimizer, _under(checkpoint.parts, f"{role}."))
+            _load_optimizer(optimizer, _under(parts, f"{role}."))
         except (ValueError, LookupError) as error:
             why = f"it is damaged, for there is no {role.replace('_', ' ')} in it ({error!s:.200})"
             raise NotACheckpointError(f"Start over, or copy the checkpoint again: {why}.", why) from error
@@ -82,6 +91,25 @@ def restore(run: Run, checkpoint: Checkpoint, identity: dict[str, Any]) -> Chang
     run.fake_updated, run.fake_loss = counters["fake_updated"], counters["fake_loss"]
     run.discriminator_loss = counters.get("discriminator_loss")
     return changes
+
+
+def parts_like(run: Run) -> Callable[[str], Tensor | None]:
+    """like(name): what a tensor of the run's state of that name is in parts as; None for those that are whole."""
+    known = _networks(run) | _average(run)
+    weights = {
+        role: [weight for group in optimizer.param_groups for weight in group["params"]]
+        for role, optimizer in _optimizers(run).items()
+    }
+
+    def like(name: str) -> Tensor | None:
+        role, *of = name.split(".", 2)
+        if role in weights and len(of) == 2 and of[0].isdigit() and int(of[0]) < len(weights[role]):
+            mine = weights[role][int(of[0])] if of[1] in AS_WEIGHTS else None
+        else:
+            mine = known.get(name)
+        return mine if isinstance(mine, DTensor) else None
+
+    return like
 
 
 def _require_the_same_weights(run: Run, checkpoint: Checkpoint) -> None:
@@ -105,7 +133,8 @@ def counters_of(run: Run) -> dict[str, Any]:
 
 def _is_finite(run: Run) -> bool:
     weights = [*run.student.parameters(), *run.fake.parameters(), *run.ema.average]
-    return all(map(is_finite, weights))
+    odd = not all(is_finite(part_here(weight.detach())) for weight in weights)
+    return not (run.ranks.agree(odd).sums[0] if run.ranks.in_step else odd)
 
 
 def _parts(run: Run) -> dict[str, Any]:

@@ -50,8 +50,15 @@ def fake_share(
     return Share(loss, len(part), score, adversarial)
 
 
-def student_share(part: Part, predict: Predictors, process: Process, settings: Settings, adversarial: bool) -> Share:
-    """SiD's loss over the samples for which both scores are finite: L, or ½ L + ½ λ L_adv (SiDA, arXiv 2410.14919)."""
+def student_share(
+    part: Part, predict: Predictors, process: Process, settings: Settings, adversarial: bool, anew: bool = False
+) -> Share:
+    """SiD's loss over the samples for which both scores are finite: L, or ½ L + ½ λ L_adv (SiDA, arXiv 2410.14919).
+
+    anew: the part's picture has no graph to go back by, and is made again.
+    """
+    if anew:
+        part.x_g = predict.student(part.x_t, part.t, part.cond)
     x_g, t = part.x_g, part.draws.student_times.to(part.x_t.device)
     x_t = process.diffuse(x_g, part.draws.student_noise.to(x_g.device), t)
     scale, logits = settings.guidance.fake_score, None
@@ -85,7 +92,7 @@ def _guided_with_logits(
     if scale == 0:
         return predict.fake(x_t, t, uncond), predict.discriminator(x_t, t, cond)
     clean, logits = predict.fake_with_logits(x_t, t, cond)
-    drops = dropped is not None and bool(dropped.any())
+    drops = dropped is not None and (predict.in_step or bool(dropped.any()))
     if scale == 1 and not drops:
         return clean, logits
     unconditional = predict.fake(x_t, t, uncond)

@@ -5,21 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from graphs import distilled, node
+from graphs import distilled, evaluated
 from safetensors.torch import load_file
-
-
-def evaluated(run_name, **changes):
-    """Four iterations, evaluated after each two."""
-    asked = {
-        name: changes.pop(name) for name in ("every", "metric", "samples", "patience", "student") if name in changes
-    }
-    settings = {"every": 2, "metric": "kernel distance", "samples": 8, "teacher_steps": 3, "patience": 0}
-    settings |= {"clip_vision": ["demo", 3], "student": "best"}
-    graph = distilled(**({"iterations": 4, "run_name": run_name, "existing_run": "continue it"} | changes))
-    graph["evaluation"] = node("SiDTrainingEvaluation", **(settings | asked))
-    graph["distilled"]["inputs"] |= {"vae": ["demo", 2], "evaluation": ["evaluation", 0]}
-    return graph
 
 
 @pytest.fixture

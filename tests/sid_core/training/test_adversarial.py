@@ -1,82 +1,24 @@
 """The adversarial term in the iteration: what it costs, where its gradients go, and what is as it is without it."""
 
 import math
-from collections import Counter
 from dataclasses import asdict, replace
 
 import pytest
 import torch
+from judged_toy import SD, WORDS, Judged
 from oracles import ToyDistillation, Watch, break_prompt, small
 from torch import Tensor
 
 from sid_pack.sid_core.files.checkpoint import Checkpoint
-from sid_pack.sid_core.method.discriminator import pooled
 from sid_pack.sid_core.method.guidance import Guidance
-from sid_pack.sid_core.method.process import VP, Flow
+from sid_pack.sid_core.method.process import Flow
 from sid_pack.sid_core.training.distill import Bucket, distill
 from sid_pack.sid_core.training.run_state import OtherRunError, checkpoint_of, restore
 from sid_pack.sid_core.training.settings import Settings
 
 LSG, ONE, ZERO, ANTI = Guidance.lsg(2.0), Guidance.lsg(1.0), Guidance.zero_cfg(), Guidance.anti_cfg(-1.0)
 STRATEGIES = pytest.mark.parametrize("guidance", [LSG, ONE, ZERO, ANTI], ids=["lsg", "one", "zero", "anti"])
-SD = VP.stable_diffusion()
 ON = {"adversarial_weight": 0.1, "adversarial_warm_up": 0}
-WORDS = torch.eye(3)
-
-
-class ToyPictures:
-    """Nine pairs: of each of three words pictures around one place; what it was asked for is noted."""
-
-    def __init__(self, dtype: torch.dtype = torch.float32):
-        noise = torch.randn(9, 2, 1, 1, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-        self.words = WORDS.repeat(3, 1).to(dtype)
-        self.latents = (2 + 0.3 * noise).to(dtype)
-        self.asked: list[Tensor] = []
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        self.asked.append(rows)
-        return self.latents[rows], {"word": self.words[rows]}
-
-
-class Judged(ToyDistillation):
-    """A toy whose fake score's hidden layer is the discriminator's, called by name in `calls`."""
-
-    def __init__(self, settings: Settings, process=SD, dtype=torch.float32, pictures: bool = True):
-        super().__init__(process, settings, dtype=dtype, time_scale=1e-3 if process is SD else 1.0)
-        self.pictures = ToyPictures(dtype)
-        if pictures:
-            self.buckets = [replace(bucket, images=self.pictures) for bucket in self.buckets]
-        self.calls: list[tuple[str, bool, Tensor]] = []
-        plain, scale = self.predict.fake, 1e-3 if process is SD else 1.0
-        fake = self.run.fake
-
-        def logits(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-            times = (t * scale)[:, None].to(x_t.dtype)
-            return pooled(4 * torch.tanh(x_t.flatten(1) @ fake.w + cond["word"] @ fake.u + times * fake.b)[:, None])
-
-        def noted(name: str, call):
-            def predict(x_t, t, cond):
-                self.calls.append((name, fake.w.requires_grad, cond["word"]))
-                return call(x_t, t, cond)
-
-            return predict
-
-        self.logits = logits
-        self.predict = replace(
-            self.predict,
-            fake=noted("fake", plain),
-            discriminator=noted("judge", logits),
-            fake_with_logits=noted("both", lambda *given: (plain(*given), logits(*given))),
-        )
-
-    def counts(self) -> tuple[dict, dict]:
-        """How often the fake score was called as what: while it is trained, and in the student's update."""
-        return tuple(
-            dict(Counter(name for name, trained, _ in self.calls if trained == role)) for role in (True, False)
-        )
 
 
 def settings(guidance: Guidance = LSG, **changes) -> Settings:

@@ -13,6 +13,7 @@ from sid_pack.sid_core.method.guidance import Guidance
 from sid_pack.sid_core.method.process import VP, Flow, Process
 from sid_pack.sid_core.method.sampling import few_step, step_times
 from sid_pack.sid_core.training.distill import Bucket, Predictors, StepResult, distill, generator_for
+from sid_pack.sid_core.training.ranks import Ranks
 from sid_pack.sid_core.training.run import Run
 from sid_pack.sid_core.training.settings import Settings
 
@@ -406,7 +407,8 @@ def test_an_iteration_is_of_one_size_and_all_are_drawn_alike():
 
 def outcome(seed: int = 0, rank: int = 0, iterations: int = 4) -> tuple[list, list[Tensor]]:
     toy = ToyDistillation(SD, small(Settings(LSG, seed=seed)))
-    results = distill(toy.run, toy.predict, toy.buckets, SD, torch.device("cpu"), rank=rank)
+    toy.run.ranks = Ranks(rank)
+    results = distill(toy.run, toy.predict, toy.buckets, SD, torch.device("cpu"))
     return [next(results) for _ in range(iterations)], toy.weights()
 
 
