@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import HeadlessError
+from . import Died, HeadlessError
 from .answers import (
     Ended,
     Event,
@@ -193,7 +193,7 @@ class Run:
         except NoAnswer as error:
             if time.monotonic() - self._unanswered_since < LOST_LIMIT_S:
                 return None
-            raise HeadlessError(
+            raise Died(
                 f"Look at {self.url} how the graph ended: no answer came for {LOST_LIMIT_S:.0f} s ({error})."
             ) from error
 
