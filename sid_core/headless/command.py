@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import FAILED, INTERRUPTED, HeadlessError, converting, many
-from .client import INTERRUPT_GRACE_S, Run
+from .client import INTERRUPTING, Run
 from .console import Console, Output, open_outputs
 from .graph import read_graph
 from .host import Host, find_comfyui, serve, user_path
@@ -127,7 +127,11 @@ def run(options: argparse.Namespace, console: Console, interrupts: Interrupts, r
             task.graph = share_of(graph, rank)
             outputs = interrupts.run(task.execute())
         except KeyboardInterrupt:
-            _interrupt(task, console, interrupts)
+            if not (rank and rank.folder):  # which is told by what started it
+                console.line(INTERRUPTING)
+            trouble = interrupts.run(task.interrupt(), known=1)
+            if trouble:
+                console.line(trouble)
             raise
         for file in _files(outputs, url, host):
             console.line(f"wrote {file}")
@@ -149,13 +153,6 @@ def _comfyui(
     folders = {"base_directory": options.base_directory, "output_directory": options.output_directory}
     with serve(folder, **folders, rank=rank, say=console.line, check=interrupts.check) as host:
         yield host.url, host
-
-
-def _interrupt(task: Run, console: Console, interrupts: Interrupts) -> None:
-    console.line(f"interrupting; the running node may take {INTERRUPT_GRACE_S:.0f} s to save. Ctrl-C again ends it now")
-    trouble = interrupts.run(task.interrupt(), known=1)
-    if trouble:
-        console.line(trouble)
 
 
 def _files(outputs: dict[str, Any], url: str, host: Host | None) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import reports
+from .client import INTERRUPTING
 from .host import tail
 from .interrupts import Interrupts
 from .ranks import marked
@@ -41,6 +42,8 @@ class Following:
             self._say_restart(_words(died), self._attempt + 1)
         elif self._attempt:
             self._say_restart("It was killed, and could not say of what.", self._attempt)
+        if interrupts == 1 and not self._asked:
+            self._say(INTERRUPTING)
         due = 0 if died else self._due()
         if due == 1 and not self._asked:
             self._say(f"ending the others, as one process has failed; they have {ASKED_GRACE_S:.0f} s to save")
@@ -50,7 +53,7 @@ class Following:
         """Wait for processes whose launcher was killed, which has them end."""
         began = time.monotonic()
         while self._running() and time.monotonic() < began + END_LIMIT_S:
-            self.look(max(interrupts.count, 1))
+            self._ask(max(interrupts.count, 1))
             time.sleep(LOOK_AGAIN_S)
 
     def reason(self, code: int | None, log: Path) -> str | None:

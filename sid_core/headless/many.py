@@ -19,7 +19,7 @@ from .graph import read_graph
 from .host import PACK, find_comfyui
 from .interrupts import Interrupts
 from .kept import exit_code, kept, start
-from .ranks import FOLDER, check_shared
+from .ranks import FOLDER, shared_in
 from .settings import find_setting
 
 RESTARTS = 3
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, output: Output, interrupts: Interrupts) -> 
     graph = read_graph(options.graph)
     for setting in options.set:
         find_setting(graph, setting)
-    check_shared(graph)
+    shared_in(graph)
     find_comfyui(options.comfyui)
     restarts = RESTARTS if options.max_restarts is None else options.max_restarts
 

@@ -4,13 +4,14 @@ The launcher is torch.distributed.run, or torchrun, and what it says is in the e
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import HeadlessError
-from .graph import Graph, is_link
+from .graph import Graph, is_link, title
 
 # Where a process leaves word for `run --processes`, which sets it; without it, the launcher was started by the user.
 FOLDER = "SID_RANKS_FOLDER"
@@ -64,29 +65,38 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
 
 
 def share_of(graph: Graph, rank: Rank | None) -> Graph:
-    """What this process runs of the graph: the first one all, the others what they train together, and what it needs.
-
-    A graph without anything to train together is refused: each process would do, and write, the same.
-    """
+    """What this process runs of the graph: the first one all, the others what they train together and it needs."""
     if rank is None or rank.count == 1:
         return graph
-    check_shared(graph)
-    if rank.is_first:
-        return graph
-    shared = [node_id for node_id, node in graph.items() if node["class_type"] == SHARED]
-    share = {node_id: graph[node_id] for node_id in _with_needed(graph, shared)}
+    shared = shared_in(graph)
+    share = {node_id: graph[node_id] for node_id in (graph if rank.is_first else _with_needed(graph, shared))}
     for node_id in shared:
-        # ComfyUI runs what an output node needs, and takes no graph without one. This one writes no file.
+        # ComfyUI runs what an output node needs, and nothing else: without this one, which writes no file, a node may
+        # be run by some ranks alone, which would wait for the others.
         share[f"{node_id} run folder"] = {"class_type": "PreviewAny", "inputs": {"source": [node_id, RUN_FOLDER]}}
     return share
 
 
-def check_shared(graph: Graph) -> None:
-    """Raise HeadlessError where the graph has nothing that many processes would train together."""
-    if not any(node["class_type"] == SHARED for node in graph.values()):
+def shared_in(graph: Graph) -> list[str]:
+    """The nodes that all ranks run together, in the order in which they do.
+
+    Refused where there is none, as each process would do, and write, the same; and where the order is ComfyUI's to
+    choose, for it may choose another in each process.
+    """
+    shared = [node_id for node_id, node in graph.items() if node["class_type"] == SHARED]
+    if not shared:
         raise HeadlessError(
             f"Run this graph in one process: it has no {SHARED} node, which is what many processes share the work of."
         )
+    needed = {node_id: _with_needed(graph, [node_id]) for node_id in shared}
+    shared.sort(key=lambda node_id: len(needed[node_id]))
+    for before, after in itertools.pairwise(shared):
+        if before not in needed[after]:
+            raise HeadlessError(
+                f"Run {title(graph, before)} and {title(graph, after)} one after the other, each in a graph of its own:"
+                f" none needs the other, and many processes would not begin with the same one."
+            )
+    return shared
 
 
 def _with_needed(graph: Graph, wanted: list[str]) -> set[str]:

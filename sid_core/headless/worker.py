@@ -1,10 +1,12 @@
 """What a process is to torch's launcher besides running its graph: it ends in time, and says how it has ended."""
 
 import contextlib
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from . import FAILED, INTERRUPTED, Died, HeadlessError, reports
 from .console import Output
@@ -44,9 +46,18 @@ def _failed(rank: Rank, errors: Output, error: HeadlessError) -> int:
     has_died = isinstance(error, Died)
     if rank.folder is None:
         errors.write(marked(rank.number, f"error: {error}"))
+        _tell_launcher(str(error))
         return FAILED
     _report(rank, reports.DIED if has_died else reports.FAILED, str(error))
     return FAILED if has_died else 0
+
+
+def _tell_launcher(reason: str) -> None:
+    """Leave the reason where the launcher looks for it, which shows it last of all, as what it calls a traceback."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        told = {"message": {"message": reason, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        Path(file).write_text(json.dumps(told), encoding="utf-8")
 
 
 def _report(rank: Rank, kind: str, message: str = "") -> None:

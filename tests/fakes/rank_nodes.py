@@ -1,4 +1,4 @@
-"""A SiDDistill for a test's ComfyUI: it tells which rank it runs in, and does what the test has planned for that one."""
+"""A SiDDistill for a test's ComfyUI: it tells which rank it runs in, and does what the test has planned for it."""
 
 import json
 import os
