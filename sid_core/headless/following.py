@@ -19,6 +19,8 @@ ASKED_GRACE_S = 5.0
 # What processes without a launcher may take to end.
 END_LIMIT_S = 90.0
 LOOK_AGAIN_S = 0.1
+# SiD Distill's error where another rank has told this one that it fails: it may be reported first, and says nothing.
+CONSEQUENCE = "OtherRankError"
 
 
 class Following:
@@ -119,6 +121,6 @@ class Following:
 
 def _words(found: list[Report]) -> str:
     """What the first of them says, as the first rank's own words where it says the same."""
-    first = min(found, key=lambda report: (report.at, report.rank))
+    first = min(found, key=lambda report: (CONSEQUENCE in report.message, report.at, report.rank))
     same = min((report for report in found if report.message == first.message), key=lambda report: report.rank)
     return marked(same.rank, same.message)

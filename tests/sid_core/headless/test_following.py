@@ -78,6 +78,12 @@ def test_the_first_failure_is_the_reason_in_the_first_ranks_words_where_it_has_t
     assert reason(followed, tmp_path) == "the settings do not fit"
 
 
+def test_what_a_rank_says_of_another_ones_failure_is_no_reason(followed, leave, tmp_path):
+    reports.leave(tmp_path, Report(0, 0, FAILED, "node 3: OtherRankError: Look at what the other processes say"))
+    reports.leave(tmp_path, Report(1, 0, FAILED, "the settings do not fit"))
+    assert reason(followed, tmp_path) == "[rank 1] the settings do not fit"
+
+
 def test_after_a_failure_the_others_are_asked_to_save_and_then_to_end(followed, leave, said, tmp_path, monkeypatch):
     leave(0, STARTED, FAILED, messages=("", "wrong"))
     followed.look(0)
