@@ -134,14 +134,15 @@ def _await_end_of_earlier(prefix: str, check: Callable[[], None]) -> None:
 
 
 def _free_port(rank: Rank | None) -> int:
-    """A port that nothing listens on. Those of ranks that look for one at the same time are never the same."""
+    """A port that nothing listens on. Those of ranks that look for one at the same time are never the same, nor is it
+    the one that the ranks will meet at."""
     count, number = (rank.local_count, rank.local_number) if rank else (1, 0)
     with contextlib.ExitStack() as stack:
         while True:
             probe = stack.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-            if port % count == number:
+            if port % count == number and str(port) != os.environ.get("MASTER_PORT"):
                 return port
 
 

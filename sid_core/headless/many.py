@@ -26,6 +26,8 @@ RESTARTS = 3
 LOOK_AGAIN_S = 0.1
 # torch's launcher kills what has not ended 30 s after it was asked to.
 LAUNCHER_GRACE_S = 40.0
+# Else all attempts share one store, and the next one fails at the addresses that it finds there (torch 2.11).
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
@@ -79,7 +81,7 @@ def run(options: argparse.Namespace, output: Output, interrupts: Interrupts) -> 
     with kept(shows=True) as (scratch, process):
         folder = scratch / "ranks"
         folder.mkdir()
-        variables = {FOLDER: str(folder), **_threads(options.processes)}
+        variables = {FOLDER: str(folder), **OWN_STORE, **_threads(options.processes)}
         command = _launcher(options, restarts, scratch)
         start(process, command, os.getcwd(), variables=variables, end_s=LAUNCHER_GRACE_S, shows=True)
         following = Following(folder, options.processes, restarts, say)

@@ -88,6 +88,8 @@ def test_where_a_comfyui_is_killed_all_start_again_and_only_the_first_rank_write
             environment = json.loads((output / f"seen-{rank}-1.json").read_text(encoding="utf-8"))
             assert [environment[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")] == [str(rank)] * 2 + ["2"]
             assert environment["MASTER_ADDR"] == "127.0.0.1"
+            # What the ranks of the attempt before have left there would mislead those of the next.
+            assert environment["TORCHELASTIC_USE_AGENT_STORE"] == "False"
         # One in each attempt: the other rank's graph is cut to what is trained.
         assert len(list(output.glob("plain_*.png"))) == 2
         assert said.count("wrote ") == 1
