@@ -24,10 +24,14 @@ CONSEQUENCE = "OtherRankError"
 
 
 class Following:
-    """What is known of the processes, by their reports in a folder. `say` is called with lines for the user."""
+    """What is known of the processes, by their reports in a folder. `say` is called with lines for the user.
 
-    def __init__(self, folder: Path, count: int, restarts: int, say: Callable[[str], None]) -> None:
+    log: what the launcher has written, and Python where a process has ended in another way than it should.
+    """
+
+    def __init__(self, folder: Path, log: Path, count: int, restarts: int, say: Callable[[str], None]) -> None:
         self._folder = folder
+        self._log = log
         self._count = count
         self._restarts = restarts
         self._say = say
@@ -43,7 +47,9 @@ class Following:
         if died and not self._asked and self._attempt < self._restarts:
             self._say_restart(_words(died), self._attempt + 1)
         elif self._attempt:
-            self._say_restart("It was killed, and could not say of what.", self._attempt)
+            self._say_restart(
+                f"It could not say of what. The launcher's log ends so:\n{tail(self._log)}", self._attempt
+            )
         if interrupts == 1 and not self._asked:
             self._say(INTERRUPTING)
         due = 0 if died else self._due()
@@ -58,10 +64,10 @@ class Following:
             self._ask(max(interrupts.count, 1))
             time.sleep(LOOK_AGAIN_S)
 
-    def reason(self, code: int | None, log: Path) -> str | None:
+    def reason(self, code: int | None) -> str | None:
         """Why the run is no success, in the words of the rank that says it best; None where it is one.
 
-        code: the launcher's exit code. log: what it has written.
+        code: the launcher's exit code.
         """
         self._read()
         died, failed = self._of(DIED), self._of(FAILED)
@@ -78,7 +84,7 @@ class Following:
         how = "was killed" if code is None or code < 0 else f"ended with code {code}"
         return (
             "Run it again to go on from the last checkpoint; if it ends so again, look into this log, of which this is "
-            f"the end: torch's launcher {how}.\n{tail(log)}"
+            f"the end: torch's launcher {how}.\n{tail(self._log)}"
         )
 
     def _read(self) -> None:

@@ -1,6 +1,7 @@
 """A ComfyUI of our own for the length of a `with`: started on a free port, never modified, always ended."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -10,8 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,6 +216,6 @@ def _wait_until_ready(host: Host, say: Callable[[str], None], check: Callable[[]
 def _answers(url: str) -> bool:
     try:
         keeper.ask(f"{url}/prompt")
-    except (urllib.error.URLError, OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # the last: something else has taken the port
         return False
     return True

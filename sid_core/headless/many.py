@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, output: Output, interrupts: Interrupts) -> 
         variables = {FOLDER: str(folder), **OWN_STORE, **_threads(options.processes)}
         command = _launcher(options, restarts, scratch)
         start(process, command, os.getcwd(), variables=variables, end_s=LAUNCHER_GRACE_S, shows=True)
-        following = Following(folder, options.processes, restarts, say)
+        following = Following(folder, scratch / keeper.LOG, options.processes, restarts, say)
         while exit_code(scratch) is None and process.poll() is None:
             following.look(interrupts.count)
             time.sleep(LOOK_AGAIN_S)
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, output: Output, interrupts: Interrupts) -> 
         if code is None or code < 0:
             following.await_end(interrupts)
         interrupts.check()
-        reason = following.reason(code, scratch / keeper.LOG)
+        reason = following.reason(code)
     if reason:
         raise HeadlessError(reason)
     return 0

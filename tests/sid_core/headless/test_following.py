@@ -14,7 +14,7 @@ def said():
 
 @pytest.fixture
 def followed(tmp_path, said):
-    return Following(tmp_path, count=2, restarts=1, say=said.append)
+    return Following(tmp_path, tmp_path / "log", count=2, restarts=1, say=said.append)
 
 
 @pytest.fixture
@@ -26,15 +26,11 @@ def leave(tmp_path):
     return each
 
 
-def reason(followed: Following, tmp_path, code: int | None = 0) -> str | None:
-    return followed.reason(code, tmp_path / "log")
-
-
 def test_all_that_ran_are_a_success(followed, leave, tmp_path):
     leave(0, STARTED, STARTED)
-    assert "torch's launcher ended with code 1" in reason(followed, tmp_path, 1)
+    assert "torch's launcher ended with code 1" in followed.reason(1)
     leave(0, RAN, RAN)
-    assert reason(followed, tmp_path) is None
+    assert followed.reason(0) is None
 
 
 def test_a_death_is_told_once_and_then_what_the_next_attempt_came_to(followed, leave, said, tmp_path):
@@ -48,40 +44,41 @@ def test_a_death_is_told_once_and_then_what_the_next_attempt_came_to(followed, l
     leave(1, RAN, RAN)
     followed.look(0)
     assert len(said) == 1
-    assert reason(followed, tmp_path) is None
+    assert followed.reason(0) is None
 
 
-def test_a_killed_process_is_told_when_all_start_again(followed, leave, said):
+def test_a_killed_process_is_told_when_all_start_again(followed, leave, said, tmp_path):
+    (tmp_path / "log").write_text("failed (exitcode: -9)", encoding="utf-8")
     leave(0, STARTED, STARTED)
     leave(1, STARTED, STARTED)
     followed.look(0)
-    assert said[0].endswith("It was killed, and could not say of what.")
+    assert said[0].endswith("It could not say of what. The launcher's log ends so:\n  | failed (exitcode: -9)")
 
 
 def test_the_last_death_is_the_reason(leave, said, tmp_path):
     leave(0, INTERRUPTED, DIED, messages=("", "its log"))
-    last = Following(tmp_path, count=2, restarts=0, say=said.append)
+    last = Following(tmp_path, tmp_path / "log", count=2, restarts=0, say=said.append)
     last.look(0)
     assert said == []
-    text = reason(last, tmp_path, 1)
+    text = last.reason(1)
     assert text.startswith("Mend what ended one of the processes and run it again") and "as follows" in text
     assert text.endswith("\n[rank 1] its log")
     leave(1, INTERRUPTED, DIED, messages=("", "its log"))
-    assert "they ended 2 times, at last so" in reason(last, tmp_path, 1)
+    assert "they ended 2 times, at last so" in last.reason(1)
 
 
 def test_the_first_failure_is_the_reason_in_the_first_ranks_words_where_it_has_the_same(followed, leave, tmp_path):
     reports.leave(tmp_path, Report(1, 0, FAILED, "the settings do not fit"))
     reports.leave(tmp_path, Report(0, 0, FAILED, "connection closed"))
-    assert reason(followed, tmp_path) == "[rank 1] the settings do not fit"
+    assert followed.reason(0) == "[rank 1] the settings do not fit"
     reports.leave(tmp_path, Report(0, 0, FAILED, "the settings do not fit"))
-    assert reason(followed, tmp_path) == "the settings do not fit"
+    assert followed.reason(0) == "the settings do not fit"
 
 
 def test_what_a_rank_says_of_another_ones_failure_is_no_reason(followed, leave, tmp_path):
     reports.leave(tmp_path, Report(0, 0, FAILED, "node 3: OtherRankError: Look at what the other processes say"))
     reports.leave(tmp_path, Report(1, 0, FAILED, "the settings do not fit"))
-    assert reason(followed, tmp_path) == "[rank 1] the settings do not fit"
+    assert followed.reason(0) == "[rank 1] the settings do not fit"
 
 
 def test_after_a_failure_the_others_are_asked_to_save_and_then_to_end(followed, leave, said, tmp_path, monkeypatch):
