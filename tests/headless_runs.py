@@ -1,11 +1,14 @@
 """Running the headless client as users do, and what it leaves behind."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +46,37 @@ def wait_until(is_so: Callable[[], object], limit_s: float = 60.0) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it did not come to that in time"
         time.sleep(0.02)
+
+
+@dataclass
+class Started:
+    """A client, and where it and its ComfyUI write."""
+
+    client: subprocess.Popen
+    base: Path
+    temporary: Path
+    log: Path
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def leaves_nothing(self, limit_s: float = 60.0) -> None:
+        self.client.wait(limit_s)
+        wait_until(lambda: not processes_in(self.base) and not scratch_folders(self.temporary), limit_s)
+        wait_until(lambda: not [line for line in processes_in(self.temporary) if "keeper.py" in " ".join(line)])
+
+
+@contextlib.contextmanager
+def started(folder: Path, comfyui: Path, graph: dict[str, Any], *options: str) -> Iterator[Started]:
+    """A client that starts its own ComfyUI in a folder, with that folder for temporary files."""
+    base, temporary, log = folder / "base", folder / "temporary", folder / "said.txt"
+    temporary.mkdir()
+    line = command(graph, folder, "--comfyui", str(comfyui), "--base-directory", str(base), *options)
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with log.open("wb") as output:
+        client = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield Started(client, base, temporary, log)
+    finally:
+        client.kill()
+        client.wait()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import HeadlessError
+from . import Died, HeadlessError
 from .answers import (
     Ended,
     Event,
@@ -33,6 +33,7 @@ __all__ = ["INTERRUPT_GRACE_S", "Progress", "Run", "failure", "refusal"]
 # How long an interrupted node may take to save what it has, and a server to hear of it.
 INTERRUPT_GRACE_S = 60.0
 INTERRUPT_LIMIT_S = 10.0
+INTERRUPTING = f"interrupting; the running node may take {INTERRUPT_GRACE_S:.0f} s to save. Ctrl-C again ends it now"
 # After so long without a message, ComfyUI is asked how the graph stands.
 QUIET_S = 5.0
 # After so long, the websocket is opened anew. A half-open one looks like a silent node, and a ComfyUI that notices the
@@ -193,7 +194,7 @@ class Run:
         except NoAnswer as error:
             if time.monotonic() - self._unanswered_since < LOST_LIMIT_S:
                 return None
-            raise HeadlessError(
+            raise Died(
                 f"Look at {self.url} how the graph ended: no answer came for {LOST_LIMIT_S:.0f} s ({error})."
             ) from error
 

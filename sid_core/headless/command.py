@@ -7,16 +7,16 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from . import HeadlessError, converting
-from .client import INTERRUPT_GRACE_S, Run
-from .console import Console, open_outputs
+from . import FAILED, INTERRUPTED, HeadlessError, converting, many
+from .client import INTERRUPTING, Run
+from .console import Console, Output, open_outputs
 from .graph import read_graph
 from .host import Host, find_comfyui, serve, user_path
 from .interrupts import Interrupts
+from .ranks import Rank, share_of, this_rank
 from .settings import find_setting
+from .worker import as_rank
 
-FAILED = 1
-INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 EXIT_CODES = (
     "Exit codes: 0 the graph ran; 1 it did not, and the last lines say why; 2 the command line is wrong; 130 it was "
     "interrupted. They tell of the graph alone: a console that can't be written to changes none."
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             with Console(output) as console:
                 return converting.convert(options, console)
         with Interrupts().noted() as interrupts:
-            return run(options, Console(output), interrupts)
+            return _run(options, output, errors, interrupts)
     except HeadlessError as error:
         errors.write(f"error: {error}")
         return FAILED
@@ -47,6 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
         # What argparse wrote too is out now, or nowhere: not when Python exits, which would complain.
         for stream in (output, errors):
             stream.write("", after="")
+
+
+def _run(options: argparse.Namespace, output: Output, errors: Output, interrupts: Interrupts) -> int:
+    rank = this_rank()
+    if options.processes > 1:
+        if rank:
+            raise HeadlessError("Leave out --processes under torchrun: --nproc-per-node says there how many there are.")
+        return many.run(options, output, interrupts)
+    if rank is None:
+        return run(options, Console(output), interrupts)
+    console = Console(output if rank.is_first else Output(None))
+    return as_rank(rank, errors, interrupts, lambda: run(options, console, interrupts, rank))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -71,11 +83,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of models, input, output and custom_nodes to use",
     )
+    many.add_to(command)
     command.set_defaults(run=run)
     converting.add_to(commands)
     options = parser.parse_args(arguments)
     if options.run is run and options.server and (options.output_directory or options.base_directory):
         command.error("--output-directory and --base-directory are for a ComfyUI started here, not for --server")
+    if options.run is run:
+        many.check(options, command.error)
     return options
 
 
@@ -93,12 +108,13 @@ def address(text: str) -> str:
     return url
 
 
-def run(options: argparse.Namespace, console: Console, interrupts: Interrupts) -> int:
-    """Run the graph in the ComfyUI that the options name, and list what it wrote."""
+def run(options: argparse.Namespace, console: Console, interrupts: Interrupts, rank: Rank | None = None) -> int:
+    """Run the graph, or a rank's share of it, in the ComfyUI that the options name, and list what it wrote."""
     started = time.monotonic()
     graph = read_graph(options.graph)
     settings = [find_setting(graph, setting) for setting in options.set]
-    with _comfyui(options, console, interrupts) as (url, host), console:
+    share_of(graph, rank)  # refused before anything is started
+    with _comfyui(options, console, interrupts, rank) as (url, host), console:
         task = Run(url, graph, console.show, console.line)
         if host:
             task.check_host = host.check
@@ -108,9 +124,14 @@ def run(options: argparse.Namespace, console: Console, interrupts: Interrupts) -
                 definitions = interrupts.run(task.describe(classes))
                 for setting in settings:
                     setting.apply(graph, definitions)
+            task.graph = share_of(graph, rank)
             outputs = interrupts.run(task.execute())
         except KeyboardInterrupt:
-            _interrupt(task, console, interrupts)
+            if not (rank and rank.folder):  # which is told by what started it
+                console.line(INTERRUPTING)
+            trouble = interrupts.run(task.interrupt(), known=1)
+            if trouble:
+                console.line(trouble)
             raise
         for file in _files(outputs, url, host):
             console.line(f"wrote {file}")
@@ -120,23 +141,18 @@ def run(options: argparse.Namespace, console: Console, interrupts: Interrupts) -
 
 @contextlib.contextmanager
 def _comfyui(
-    options: argparse.Namespace, console: Console, interrupts: Interrupts
+    options: argparse.Namespace, console: Console, interrupts: Interrupts, rank: Rank | None
 ) -> Iterator[tuple[str, Host | None]]:
     if options.server:
+        if rank:
+            raise HeadlessError("Leave out --server under torchrun: each process starts a ComfyUI of its own.")
         yield options.server, None
         return
     folder = find_comfyui(options.comfyui)
     console.line(f"starting ComfyUI in {folder}")
     folders = {"base_directory": options.base_directory, "output_directory": options.output_directory}
-    with serve(folder, **folders, say=console.line, check=interrupts.check) as host:
+    with serve(folder, **folders, rank=rank, say=console.line, check=interrupts.check) as host:
         yield host.url, host
-
-
-def _interrupt(task: Run, console: Console, interrupts: Interrupts) -> None:
-    console.line(f"interrupting; the running node may take {INTERRUPT_GRACE_S:.0f} s to save. Ctrl-C again ends it now")
-    trouble = interrupts.run(task.interrupt(), known=1)
-    if trouble:
-        console.line(trouble)
 
 
 def _files(outputs: dict[str, Any], url: str, host: Host | None) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """A ComfyUI of our own for the length of a `with`: started on a free port, never modified, always ended."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -10,15 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..words import unquoted
-from . import HeadlessError, keeper
+from . import Died, HeadlessError, keeper
+from .kept import STOP_GRACE_S, exit_code, kept, start
+from .ranks import Rank, device_of
 
 PACK = Path(__file__).resolve().parents[2]
 # Custom nodes of the user's are loaded too, and a cold disk with many of them takes minutes.
@@ -26,7 +26,6 @@ START_LIMIT_S = 300.0
 START_NEWS_S = 5.0
 # How long an interrupted node may take to save what it has.
 SAVE_GRACE_S = 60.0
-STOP_GRACE_S = 10.0
 LOG_TAIL_LINES = 25
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # newer versions write them into files as well
 
@@ -43,18 +42,22 @@ class Host:
 
     def log_tail(self) -> str:
         """The last lines of its log, indented for use inside an error message."""
-        log = self.scratch / keeper.LOG
-        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-        lines = COLOUR.sub("", text).splitlines()
-        return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
+        return tail(self.scratch / keeper.LOG)
 
     def check(self, doing: str) -> None:
-        """Raise HeadlessError with the end of its log where it has ended. doing: "while …", for the message."""
-        code = _read_number(self.scratch / keeper.EXIT_CODE)
+        """Raise Died with the end of its log where it has ended. doing: "while …", for the message."""
+        code = exit_code(self.scratch)
         if code is None and self.keeper.poll() is None:
             return
         ended = "its keeper was killed" if code is None else f"it ended with code {code}"
-        raise HeadlessError(f"Look into ComfyUI's log, of which this is the end: {ended} {doing}.\n{self.log_tail()}")
+        raise Died(f"Look into ComfyUI's log, of which this is the end: {ended} {doing}.\n{self.log_tail()}")
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log, indented for use inside an error message."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = COLOUR.sub("", text).splitlines()
+    return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
 
 def find_comfyui(given: Path | None) -> Path:
@@ -83,6 +86,7 @@ def serve(
     *,
     base_directory: Path | None = None,
     output_directory: Path | None = None,
+    rank: Rank | None = None,
     say: Callable[[str], None] = lambda text: None,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Host]:
@@ -90,88 +94,55 @@ def serve(
 
     Whatever ends this process, also by SIGKILL, ends that ComfyUI and all it has started, and removes its scratch
     folder; a graph that it is running is interrupted and may save. say: told now and then that it is still starting.
-    check: raises what is to end the wait for it.
+    check: raises what is to end the wait for it. rank: where it is one of many, which has a GPU for itself.
     """
     base = (base_directory or comfyui).resolve()
     output = (output_directory or base / "output").resolve()
     custom_nodes = base / "custom_nodes"
     if base_directory:
         custom_nodes.mkdir(parents=True, exist_ok=True)
-    device = _device_arguments()
-    with _scratch() as (scratch, kept):
-        port = _free_port()
+    device, variables = _device(rank)
+    # The log is read as UTF-8; a Windows console page could not even hold some of ComfyUI's messages.
+    variables["PYTHONIOENCODING"] = "utf-8"
+    prefix = rank.scratch_prefix() if rank else "sid-"
+    if rank:
+        _await_end_of_earlier(prefix, check)
+    with kept(prefix) as (scratch, process):
+        port = _free_port(rank)
         arguments = ["--port", str(port), "--disable-api-nodes", "--output-directory", str(output), *device]
         if base_directory:
             arguments += ["--base-directory", str(base)]
         arguments += _kept_apart(scratch)
         if not _holds_pack(custom_nodes):
             arguments += ["--extra-model-paths-config", str(_expose_pack(scratch))]
-        host = Host(f"http://127.0.0.1:{port}", base, output, scratch, kept)
-        _tell(kept, command=[sys.executable, "main.py", *arguments], folder=str(comfyui), url=host.url)
+        host = Host(f"http://127.0.0.1:{port}", base, output, scratch, process)
+        command = [sys.executable, "main.py", *arguments]
+        start(process, command, str(comfyui), variables=variables, url=host.url, save_s=SAVE_GRACE_S)
         _wait_until_ready(host, say, check)
         yield host
 
 
-@contextlib.contextmanager
-def _scratch() -> Iterator[tuple[Path, subprocess.Popen]]:
-    """A folder for one ComfyUI, and the keeper that will remove it."""
-    # Random, so that the keeper can be told before the folder is there.
-    scratch = Path(tempfile.gettempdir()).resolve() / f"sid-{uuid.uuid4().hex}"
-    # A session of its own: what the console sends is for this process, and the keeper acts when this one ends.
-    apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
-    kept = subprocess.Popen(
-        [sys.executable, "-I", keeper.__file__],
-        # The log is read as UTF-8; a Windows console page could not even hold some of ComfyUI's messages.
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **apart,
-    )
-    try:
-        _write_line(kept, {"scratch": str(scratch)})
-        scratch.mkdir(mode=0o700)
-        yield scratch, kept
-    finally:
-        _end(kept, scratch)
+def _await_end_of_earlier(prefix: str, check: Callable[[], None]) -> None:
+    """Wait for the ComfyUI that this rank had in an earlier attempt, which may be saving and holds the GPU."""
+    began = time.monotonic()
+    while time.monotonic() < began + SAVE_GRACE_S + 2 * STOP_GRACE_S:
+        if not any(Path(tempfile.gettempdir()).glob(f"{prefix}*")):
+            return
+        check()
+        time.sleep(0.1)
 
 
-def _tell(kept: subprocess.Popen, *, command: list[str], folder: str, url: str) -> None:
-    limits = {"save_s": SAVE_GRACE_S, "end_s": STOP_GRACE_S}
-    _write_line(kept, {"command": command, "folder": folder, "url": url, **limits})
-
-
-def _write_line(kept: subprocess.Popen, order: dict[str, object]) -> None:
-    assert kept.stdin is not None
-    kept.stdin.write(json.dumps(order).encode() + b"\n")
-    kept.stdin.flush()
-
-
-def _end(kept: subprocess.Popen, scratch: Path) -> None:
-    """Ask the keeper to end the ComfyUI and wait until it has; a keeper that was killed is stood in for."""
-    with contextlib.suppress(OSError):  # it has gone
-        _write_line(kept, {})
-    with contextlib.suppress(OSError):
-        kept.stdin.close()
-    if kept.wait() != 0:
-        leader = _read_number(scratch / keeper.PROCESS_ID)
-        if leader is not None:
-            keeper.kill_group(leader)
-        keeper.remove(scratch)
-
-
-def _read_number(file: Path) -> int | None:
-    """What the keeper has written there; None before it has."""
-    try:
-        return int(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _free_port(rank: Rank | None) -> int:
+    """A port that nothing listens on. Those of ranks that look for one at the same time are never the same, nor is it
+    the one that the ranks will meet at."""
+    count, number = (rank.local_count, rank.local_number) if rank else (1, 0)
+    with contextlib.ExitStack() as stack:
+        while True:
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            if port % count == number and str(port) != os.environ.get("MASTER_PORT"):
+                return port
 
 
 def _kept_apart(scratch: Path) -> list[str]:
@@ -185,13 +156,18 @@ def _kept_apart(scratch: Path) -> list[str]:
     ]
 
 
-def _device_arguments() -> list[str]:
+def _device(rank: Rank | None) -> tuple[list[str], dict[str, str]]:
+    """ComfyUI's arguments and variables for what it is to run on: all that there is, or one GPU for a rank."""
     import torch  # seconds to import, and only needed where a ComfyUI is started
 
-    if any(device.is_available() for device in (torch.cuda, torch.backends.mps, torch.xpu)):
-        return []
-    # ComfyUI's default attention is several times slower on a CPU.
-    return ["--cpu", "--use-pytorch-cross-attention"]
+    if not any(device.is_available() for device in (torch.cuda, torch.backends.mps, torch.xpu)):
+        # ComfyUI's default attention is several times slower on a CPU.
+        return ["--cpu", "--use-pytorch-cross-attention"], {}
+    if rank is None:
+        return [], {}
+    if not torch.cuda.is_available():
+        raise HeadlessError("Run the graph in one process: many are for NVIDIA's and AMD's GPUs, or for a CPU alone.")
+    return [], device_of(rank, torch.cuda.device_count())
 
 
 def _holds_pack(custom_nodes: Path) -> bool:
@@ -221,7 +197,10 @@ def _wait_until_ready(host: Host, say: Callable[[str], None], check: Callable[[]
     began = said = time.monotonic()
     while not _answers(host.url):
         check()
-        host.check("while it was starting")
+        try:
+            host.check("while it was starting")
+        except Died as error:  # it would the next time too
+            raise HeadlessError(str(error)) from error
         now = time.monotonic()
         if now > began + START_LIMIT_S:
             raise HeadlessError(
@@ -237,6 +216,6 @@ def _wait_until_ready(host: Host, say: Callable[[str], None], check: Callable[[]
 def _answers(url: str) -> bool:
     try:
         keeper.ask(f"{url}/prompt")
-    except (urllib.error.URLError, OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # the last: something else has taken the port
         return False
     return True

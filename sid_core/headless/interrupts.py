@@ -25,6 +25,10 @@ class Interrupts:
     def __init__(self) -> None:
         self.count = 0
 
+    def at_least(self, count: int) -> None:
+        """So many there have been by now, whatever told of them. For another thread."""
+        self.count = max(self.count, count)
+
     def check(self, known: int = 0) -> None:
         if self.count > known:
             raise KeyboardInterrupt

@@ -4,7 +4,8 @@ Nobody can catch SIGKILL, so a program can't promise to end what it has started.
 a pipe whose write end only the parent has, and whatever ends the parent closes that. The lines are JSON:
 
 1. {"scratch": FOLDER or null}, a folder to remove at the end, named before it is made.
-2. {"command": [...], "folder": ..., "url": ..., "save_s": ..., "end_s": ...}, what to start, and where.
+2. {"command": [...], "folder": ..., "url": ..., "save_s": ..., "end_s": ...}, what to start, and where. "variables"
+   may hold more of its environment; with "shows", only its errors go into the log.
 3. Any further line asks the command to end, as SIGTERM would. Without one, the end of the input means that the parent
    has died, and a ComfyUI at `url` is first interrupted and given `save_s` seconds to save what it is running.
 
@@ -55,7 +56,7 @@ def main() -> int:
 def keep(order: dict[str, Any], scratch: Path | None, orders: RawIOBase, events: "queue.SimpleQueue[str]") -> int:
     """Start the command, see to it that it ends, and return its exit code."""
     try:
-        process = start(order["command"], order["folder"], scratch)
+        process = start(order, scratch)
     except OSError as error:
         if scratch is None:
             raise
@@ -87,14 +88,22 @@ def exit_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def start(command: list[str], folder: str, scratch: Path | None) -> subprocess.Popen:
+def start(order: dict[str, Any], scratch: Path | None) -> subprocess.Popen:
     """Start the command in a group of its own: the console's Ctrl-C is the parent's, and it can be ended as a whole."""
     log = (scratch / LOG).open("wb") if scratch else None
     if os.name == "nt":
         apart: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     else:
         apart = {"start_new_session": True, "preexec_fn": end_with_this_process()}
-    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **apart)
+    process = subprocess.Popen(
+        order["command"],
+        cwd=order["folder"],
+        env=os.environ | order.get("variables", {}),
+        stdin=subprocess.DEVNULL,
+        stdout=None if order.get("shows") else log,
+        stderr=log,
+        **apart,
+    )
     if scratch and log:
         log.close()
         (scratch / PROCESS_ID).write_text(str(process.pid), encoding="utf-8")

@@ -7,13 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from headless_runs import IMAGE, ROOT, SAVE, command, processes_in, scratch_folders, wait_until
+from headless_runs import IMAGE, SAVE, Started, started, wait_until
 
 from sid_pack.sid_core.headless import HeadlessError, host
 
@@ -29,40 +27,6 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@dataclass
-class Started:
-    """A client, and where it and its ComfyUI write."""
-
-    client: subprocess.Popen
-    base: Path
-    temporary: Path
-    log: Path
-
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    def leaves_nothing(self, limit_s: float = 60.0) -> None:
-        self.client.wait(limit_s)
-        wait_until(lambda: not processes_in(self.base) and not scratch_folders(self.temporary), limit_s)
-        wait_until(lambda: not [line for line in processes_in(self.temporary) if "keeper.py" in " ".join(line)])
-
-
-@contextlib.contextmanager
-def started(folder: Path, comfyui: Path, graph: dict) -> Iterator[Started]:
-    """A client that starts its own ComfyUI in a folder, with that folder for temporary files."""
-    base, temporary, log = folder / "base", folder / "temporary", folder / "said.txt"
-    temporary.mkdir()
-    line = command(graph, folder, "--comfyui", str(comfyui), "--base-directory", str(base))
-    environment = os.environ | {"TMPDIR": str(temporary)}
-    with log.open("wb") as output:
-        client = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        yield Started(client, base, temporary, log)
-    finally:
-        client.kill()
-        client.wait()
 
 
 @pytest.fixture
