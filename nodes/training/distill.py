@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import comfy.model_management
+import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -219,7 +220,10 @@ def folder_of(place: Path, keep_last: int, ranks: Ranks) -> Iterator[RunFolder]:
         with RunFolder(place, keep_last) as folder:
             yield folder
         return
-    with TemporaryDirectory() as scratch, RunFolder(Path(scratch) / place.name, keep_last) as folder:
+    with (
+        TemporaryDirectory(dir=folder_paths.get_temp_directory()) as scratch,
+        RunFolder(Path(scratch) / place.name, keep_last) as folder,
+    ):
         yield folder
 
 

@@ -142,10 +142,11 @@ class Training:
         read = partial(Checkpoint.read, like=parts_like(self.run))
         resumed = self.folder.resume(take, read)
         # Of networks in parts each rank reads its own, from a disk that all have; else the first sends what it read.
-        state = restored[0] if restored and not self.ranks.in_step else None
-        file, state = self.ranks.shared((resumed and resumed.checkpoint, state))
+        # As plain values: a class of the pack has a module of another name in another ComfyUI.
+        sent = vars(restored[0]) if restored and not self.ranks.in_step else None
+        file, sent = self.ranks.shared((resumed and resumed.checkpoint, sent))
         if file is not None and not self.ranks.leads:
-            take(state or read(file))
+            take(Checkpoint(**sent) if sent else read(file))
             self.saved = self.run.iteration
         return resumed
 

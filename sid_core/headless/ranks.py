@@ -86,7 +86,7 @@ def shared_in(graph: Graph) -> list[str]:
     shared = [node_id for node_id, node in graph.items() if node["class_type"] == SHARED]
     if not shared:
         raise HeadlessError(
-            f"Run this graph in one process: it has no {SHARED} node, which is what many processes share the work of."
+            "Run this graph in one process: it has no SiD Distill, which is what many processes share the work of."
         )
     needed = {node_id: _with_needed(graph, [node_id]) for node_id in shared}
     shared.sort(key=lambda node_id: len(needed[node_id]))

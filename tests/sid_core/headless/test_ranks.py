@@ -52,7 +52,7 @@ def test_students_that_could_be_trained_in_any_order_are_refused():
 
 
 def test_a_graph_without_anything_to_share_is_refused():
-    with pytest.raises(HeadlessError, match="^Run this graph in one process: it has no SiDDistill"):
+    with pytest.raises(HeadlessError, match="^Run this graph in one process: it has no SiD Distill"):
         share_of({"1": IMAGE, "2": SAVE}, rank(0))
     assert share_of({"1": IMAGE, "2": SAVE}, rank(0, count=1)) == {"1": IMAGE, "2": SAVE}
 
