@@ -220,10 +220,9 @@ def folder_of(place: Path, keep_last: int, ranks: Ranks) -> Iterator[RunFolder]:
         with RunFolder(place, keep_last) as folder:
             yield folder
         return
-    with (
-        TemporaryDirectory(dir=folder_paths.get_temp_directory()) as scratch,
-        RunFolder(Path(scratch) / place.name, keep_last) as folder,
-    ):
+    temporary = Path(folder_paths.get_temp_directory())
+    temporary.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=temporary) as scratch, RunFolder(Path(scratch) / place.name, keep_last) as folder:
         yield folder
 
 
