@@ -1,7 +1,7 @@
 """The training iteration: a problem with a known answer, a second implementation, and what it costs."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from sid_pack.sid_core.training.distill import Bucket, Predictors, StepResult, d
 from sid_pack.sid_core.training.ranks import Ranks
 from sid_pack.sid_core.training.run import Run
 from sid_pack.sid_core.training.settings import Settings
+from sid_pack.sid_core.training.together import together
 
 LSG, ZERO, ANTI = Guidance.lsg(2.0), Guidance.zero_cfg(), Guidance.anti_cfg(-1.0)
 STRATEGIES = pytest.mark.parametrize("guidance", [LSG, ZERO, ANTI], ids=lambda guidance: guidance.name)
@@ -464,3 +465,29 @@ def test_the_fake_score_is_updated_as_often_as_asked_on_pictures_of_their_own():
     assert len({tuple(x_t.flatten().tolist()) for x_t in inputs}) == len(inputs)
     once = ToyDistillation(SD, small(Settings(ZERO)))
     assert results[0].step == once.train(1)[0].step
+
+
+# Several predictions in one batch.
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("guidance", [LSG, ZERO, ANTI])
+def test_one_batch_learns_what_separate_forwards_do(guidance, micro_batch):
+    settings = small(Settings(guidance, steps=2, caption_dropout=0.3), batch=5)
+    apart, folded = (ToyDistillation(SD, settings, dtype=torch.float64) for _ in range(2))
+    apart.predict = replace(apart.predict, at_once=lambda: False)
+    inner = folded.predict
+
+    def both(x_t, t, conds, cond, uncond, judged):
+        return together(inner.fake, x_t, t, conds), None, inner.teacher(x_t, t, cond, uncond)
+
+    folded.predict = replace(inner, both=both)
+    results = []
+    for toy in (apart, folded):
+        iterations = distill(toy.run, toy.predict, toy.buckets, SD, torch.device("cpu"), micro_batch=micro_batch)
+        results.append([told(next(iterations)) for _ in range(3)])
+    for one, other in zip(*results, strict=True):
+        assert one == pytest.approx(other, rel=1e-10, abs=1e-10)
+    for one, other in zip(apart.weights(), folded.weights(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
