@@ -16,12 +16,13 @@ from ...sid_core.method.discriminator import pooled
 from ...sid_core.method.guidance import combined, halves, steer_away
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.training import sharding
-from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, find_targets
+from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, SharedRowsError, find_targets
 from ...sid_core.training.batch import Predictor, Predictors
 from ...sid_core.training.ranks import ALONE, Ranks
 from ...sid_core.training.recompute import checkpointed
 from ...sid_core.training.together import guided_together, together
 from ..host.differentiable import changes_in_place, differentiable
+from ..host.families import unknown_family
 from ..host.features import EnoughError, watched
 from ..host.model import compute_dtype, predictor
 from ..host.weights import is_plain, open_to_gradients, own_copy
@@ -118,7 +119,7 @@ def lora_roles(
         as_role(STUDENT),
         as_role(FAKE, judge),
         as_role(FAKE, fake_judged),
-        _both_scores(guider, adapters, plain, fake_judged, steer),
+        None if unknown_family(guider.model_patcher) else _both_scores(guider, adapters, plain, fake_judged, steer),
         at_once,
     )
     return Roles(
@@ -247,9 +248,16 @@ def _steering(guider: SiDGuider, weak: Predictor | None, at_once: Callable[[], b
     return steer
 
 
+def _unmarked(cond: Cond) -> Cond:
+    return {name: values for name, values in cond.items() if name != OF_TEACHER}
+
+
 def _both_scores(guider: SiDGuider, adapters: Adapters, plain: Predictor, judged: Callable, steer: Steer) -> Callable:
-    """`Predictors.both`, as one batch on one network whose rows are of two roles."""
-    scale = guider.guidance.teacher
+    """`Predictors.both`, as one batch on one network whose rows are of two roles.
+
+    Some networks (PixArt) put the texts of a whole batch into one row: these are asked for one role after the other.
+    """
+    scale, by_rows = guider.guidance.teacher, True
 
     def by_row(predict: Callable) -> Callable:
         @by_length
@@ -257,9 +265,13 @@ def _both_scores(guider: SiDGuider, adapters: Adapters, plain: Predictor, judged
             of_teacher = int(cond[OF_TEACHER].sum())  # these come last
             roles = (FAKE, len(x_t) - of_teacher), (None, of_teacher)
             with adapters.roles(tuple(role for role in roles if role[1])):
-                return predict(x_t, t, {name: values for name, values in cond.items() if name != OF_TEACHER})
+                return predict(x_t, t, _unmarked(cond))
 
         return predicted
+
+    def of_role(role: str | None, predict: Callable, *inputs: Any) -> list[Any]:
+        with adapters.role(role):
+            return together(predict, *inputs)
 
     of_rows, of_rows_judged = by_row(plain), by_row(judged)
 
@@ -267,10 +279,21 @@ def _both_scores(guider: SiDGuider, adapters: Adapters, plain: Predictor, judged
         x_t: Tensor, t: Tensor, conds: Sequence[Cond], cond: Cond, uncond: Cond, is_judged: bool
     ) -> tuple[list[Tensor], Tensor | None, Tensor]:
         of_teacher = halves(cond, uncond, scale)
-        marked = [each | {OF_TEACHER: torch.zeros(len(x_t), dtype=torch.long)} for each in conds]
-        marked += [each | {OF_TEACHER: torch.ones(len(x_t), dtype=torch.long)} for each in of_teacher]
-        found = together(of_rows_judged if is_judged else of_rows, x_t, t, marked)
-        logits = None
+        marks = [0] * len(conds) + [1] * len(of_teacher)
+        marked = [
+            each | {OF_TEACHER: torch.full((len(x_t),), mark)}
+            for each, mark in zip([*conds, *of_teacher], marks, strict=True)
+        ]
+        nonlocal by_rows
+        found, logits = None, None
+        if by_rows:
+            try:
+                found = together(of_rows_judged if is_judged else of_rows, x_t, t, marked)
+            except SharedRowsError:
+                by_rows = False
+        if found is None:
+            predict = judged if is_judged else plain
+            found = of_role(FAKE, predict, x_t, t, conds) + of_role(None, predict, x_t, t, of_teacher)
         if is_judged:
             logits = found[len(conds) - 1][1]
             found = [clean for clean, _ in found]

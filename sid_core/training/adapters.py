@@ -99,6 +99,10 @@ class LoRASet(nn.Module):
         return {name.replace("/", "."): layer for name, layer in self.layers.items()}
 
 
+class SharedRowsError(RuntimeError):
+    """A layer's rows are not those of the batch, so it can't be of several roles at once."""
+
+
 class Adapters:
     """LoRA sets of several roles on one network. Outside of `attached` and `roles` it is as if there were none.
 
@@ -173,7 +177,7 @@ class Adapters:
         """The roles' rows of a layer's input, and the adapters that are on some of them."""
         total = sum(count for _, count in self.active)
         if total and rows % total:
-            raise RuntimeError(f"a layer is given {rows} rows, which can't be shared out among {total}")
+            raise SharedRowsError(f"a layer is given {rows} rows, which can't be shared out among {total}")
         pieces, loras, start = [], [], 0
         for role, count in self.active:
             stop = start + count * (rows // total)

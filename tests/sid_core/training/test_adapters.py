@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sid_pack.sid_core.training.adapted_linear import Lora, Piece, adapted_linear
-from sid_pack.sid_core.training.adapters import Adapters, LoRASet, find_targets
+from sid_pack.sid_core.training.adapters import Adapters, LoRASet, SharedRowsError, find_targets
 
 
 class Block(nn.Module):
@@ -190,5 +190,5 @@ def test_gradients_of_an_adapted_layer_equal_those_of_its_formula(tokens, traine
 def test_rows_that_can_not_be_shared_out_are_refused():
     adapters = adapted(network(), student=1.0, fake=1.0)
     shares = (("student", 2), ("fake", 1))
-    with adapters.attached(), adapters.roles(shares), pytest.raises(RuntimeError, match="2 rows"):
+    with adapters.attached(), adapters.roles(shares), pytest.raises(SharedRowsError, match="2 rows"):
         adapters.network(X)
