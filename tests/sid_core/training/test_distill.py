@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
+from traceback import extract_stack
 
 import pytest
 import torch
 from oracles import ToyDistillation, Watch, break_prompt, small, stable_diffusion_alphas, toy_prompts
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sid_pack.sid_core.data.conditioning import PromptSet
 from sid_pack.sid_core.method.guidance import Guidance
@@ -465,6 +468,38 @@ def test_the_fake_score_is_updated_as_often_as_asked_on_pictures_of_their_own():
     assert len({tuple(x_t.flatten().tolist()) for x_t in inputs}) == len(inputs)
     once = ToyDistillation(SD, small(Settings(ZERO)))
     assert results[0].step == once.train(1)[0].step
+
+
+class Looks(TorchDispatchMode):
+    """Counts what a program reads of tensors outside of the optimizers, for which it would wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
+        if function in reads and not any("optim" in Path(frame.filename).parts for frame in extract_stack()):
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_for_the_device_within_forwards_and_between_the_students_steps():
+    toy = ToyDistillation(SD, small(Settings(LSG, steps=4)))
+    for result in zip(range(6), toy.iterations(), strict=False):
+        assert result
+    with Looks() as looks:
+        few_step(
+            lambda x_t, t: toy.predict.student(x_t, t, {"word": torch.eye(3)}),
+            torch.randn(3, 2, 1, 1),
+            step_times(4, process=SD),
+            SD,
+        )
+    assert looks.count == 0
+    with Looks() as looks:
+        next(toy.iterations())
+    # The drawn step and size, which are on the CPU; whether pictures and scores are finite.
+    assert looks.count == 4
 
 
 # Several predictions in one batch.
