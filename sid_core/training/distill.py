@@ -153,8 +153,7 @@ def distill(
             loss_student / elements,
             run.fake_loss,
             run.batch - gradients.samples,
-            float(drawn.std(0, correction=0).mean()),
-            float(drawn.square().mean().sqrt()),
+            *torch.stack([drawn.std(0, correction=0).mean(), drawn.square().mean().sqrt()]).tolist(),
             run.discriminator_loss,
             gradients.told(),
         )
