@@ -107,20 +107,17 @@ def lora_roles(
             stack.enter_context(adapters.attached())
             yield
 
-    def at_once() -> bool:
-        return not savings.recompute  # a block's activations would be of all rows at a time
-
     weak = predictor(guider.weaker.model, process) if guider.weaker else None
-    steer = _steering(guider, weak, at_once)
+    steer = _steering(guider, weak, savings.at_once)
     judge, fake_judged = judges(network, plain)
     predict = Predictors(
-        _guided_teacher(guider, as_role(None), steer, at_once),
+        _guided_teacher(guider, as_role(None), steer, savings.at_once),
         as_role(FAKE),
         as_role(STUDENT),
         as_role(FAKE, judge),
         as_role(FAKE, fake_judged),
         None if unknown_family(guider.model_patcher) else _both_scores(guider, adapters, plain, fake_judged, steer),
-        at_once,
+        savings.at_once,
     )
     return Roles(
         sets[STUDENT], sets[FAKE], network, predict, ready, size_of(*(m.model for m in models), *sets.values())
@@ -162,17 +159,14 @@ def full_roles(
             stack.enter_context(differentiable(in_place))
             yield
 
-    def at_once() -> bool:
-        return not savings.recompute
-
-    steer = _steering(guider, predict_by(weaker) if weaker else None, at_once)
+    steer = _steering(guider, predict_by(weaker) if weaker else None, savings.at_once)
     fake_score = predict_by(fake)
     predict = Predictors(
-        _guided_teacher(guider, predict_by(teacher), steer, at_once),
+        _guided_teacher(guider, predict_by(teacher), steer, savings.at_once),
         fake_score,
         predict_by(student),
         *judges(fake.diffusion_model, fake_score, in_step=ranks.in_step),
-        at_once=at_once,
+        at_once=savings.at_once,
         in_step=ranks.in_step,
     )
     networks = [copy.diffusion_model for copy in (student, fake, teacher, weaker) if copy]
