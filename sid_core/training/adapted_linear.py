@@ -54,7 +54,8 @@ class _Adapted(Function):
         ctx.trained = [down.requires_grad for down in factors[::2]]
         ctx.hidden = [None] * len(spans)
         factors = [factor.to(x.dtype) for factor in factors]
-        y = rows.new_empty(len(rows), len(weight))
+        given_back = x.new_empty(*x.shape[:-1], len(weight))  # itself no view: what follows may change it in place
+        y = given_back.view(-1, len(weight))
         if not any(ctx.folds):
             _product(rows, weight, bias, y)
         for place, (start, stop, lora) in enumerate(spans):
@@ -68,7 +69,7 @@ class _Adapted(Function):
                     ctx.hidden[place] = hidden
         ctx.save_for_backward(x if any(ctx.trained) else None, weight, *factors, *ctx.hidden)
         ctx.hidden = None
-        return y.view(*x.shape[:-1], len(weight))
+        return given_back
 
     @staticmethod
     @once_differentiable
