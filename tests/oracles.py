@@ -160,6 +160,7 @@ class Watch:
             teacher=lambda x_t, t, cond, uncond: guided(one_teacher, x_t, t, cond, uncond, scale),
             fake=fake,
             student=student,
+            at_once=lambda: False,
         )
 
     def count(self, role: str, trained: bool) -> int:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import comfy.lora
 import comfy.model_management
+import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -135,3 +136,14 @@ def open_to_gradients(network: nn.Module) -> Iterator[None]:
     finally:
         for tensors, originals in kept:
             tensors.update(originals)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a linear layer multiplies by its weight as it is: neither quantized, nor cast, patched or lent to it."""
+    return (
+        type(layer).forward in (nn.Linear.forward, comfy.ops.disable_weight_init.Linear.forward)
+        and type(layer.weight.data) is Tensor
+        and not getattr(layer, "comfy_cast_weights", False)
+        and not getattr(layer, "weight_function", ())
+        and not getattr(layer, "bias_function", ())
+    )

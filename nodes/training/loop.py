@@ -17,6 +17,7 @@ import comfyui_version
 import torch
 from torch import Tensor
 
+from ...sid_core.data.conditioning import moved
 from ...sid_core.files.atomic import replacing
 from ...sid_core.files.checkpoint import Changes, Checkpoint
 from ...sid_core.files.replaced import TEACHER_PREVIEW, preview_name
@@ -173,7 +174,7 @@ class Training:
     def _activations(self) -> Activations:
         """Of one picture of the largest size in one of the student's forwards."""
         largest = max(self.buckets, key=lambda bucket: torch.Size(bucket.latent_shape).numel())
-        cond = {name: values.to(self.device) for name, values in largest.prompts.batch(torch.tensor([0])).items()}
+        cond = moved(largest.prompts.batch(torch.tensor([0])), self.device)
         x_t = torch.randn(1, *largest.latent_shape, device=self.device)
         t = self.process.snap(torch.tensor([self.process.default_t_init], device=self.device))
         kept, self.savings.recompute = self.savings.recompute, False

@@ -25,6 +25,11 @@ class Savings:
     can_offload: bool
     offloaded: int = 0
 
+    def at_once(self) -> bool:
+        """Whether all that is predicted at one x_t is one batch: not where one picture is all that there is room for,
+        or one block's activations, which would then be those of all rows."""
+        return self.micro_batch > 1 and not self.recompute
+
     def more(self, device: torch.device) -> str | None:
         """Save more memory, and say how; None where there is nothing left to try."""
         if self.micro_batch > 1:

@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ...sid_core.data.conditioning import Cond
+from ...sid_core.data.conditioning import Cond, moved
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.method.sampling import few_step, step_times
 from ...sid_core.training.batch import Predictor
@@ -42,7 +42,7 @@ def sample_few_step(
     noises = [torch.randn(len(rows), *bucket.latent_shape, generator=draw) for _ in range(steps)]
 
     def pictures(part: Tensor) -> Tensor:
-        cond = {name: values.to(device) for name, values in bucket.prompts.batch(rows[part]).items()}
+        cond = moved(bucket.prompts.batch(rows[part]), device)
         first, *others = (noise[part].to(device) for noise in noises)
         following = iter(others)
         return few_step(lambda x_t, t: student(x_t, t, cond), first, times, process, next_noise=lambda: next(following))
@@ -66,8 +66,7 @@ def sample_teacher(
 
     def pictures(part: Tensor) -> Tensor:
         cond, uncond = (
-            {name: values.to(device) for name, values in of.items()}
-            for of in (bucket.prompts.batch(rows[part]), bucket.prompts.unconditional(len(part)))
+            moved(of, device) for of in (bucket.prompts.batch(rows[part]), bucket.prompts.unconditional(len(part)))
         )
         return few_step(
             lambda x_t, t: teacher(x_t, t, cond, uncond), noise[part].to(device), times, process, mode="ddim"

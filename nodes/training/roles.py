@@ -1,6 +1,6 @@
 """The three roles of a distillation, made from a guider's MODEL: as adapters on one network, or as three networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,21 +13,24 @@ from torch import Tensor, nn
 
 from ...sid_core.data.conditioning import Cond, by_length
 from ...sid_core.method.discriminator import pooled
-from ...sid_core.method.guidance import guided, steer_away
+from ...sid_core.method.guidance import combined, halves, steer_away
 from ...sid_core.method.process import VP, Flow
 from ...sid_core.training import sharding
-from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, find_targets
+from ...sid_core.training.adapters import DEFAULT_TARGETS, Adapters, LoRASet, SharedRowsError, find_targets
 from ...sid_core.training.batch import Predictor, Predictors
 from ...sid_core.training.ranks import ALONE, Ranks
 from ...sid_core.training.recompute import checkpointed
+from ...sid_core.training.together import guided_together, together
 from ..host.differentiable import changes_in_place, differentiable
+from ..host.families import unknown_family
 from ..host.features import EnoughError, watched
 from ..host.model import compute_dtype, predictor
-from ..host.weights import open_to_gradients, own_copy
+from ..host.weights import is_plain, open_to_gradients, own_copy
 from ..sampling.guiders import SiDGuider
 from .memory import Savings
 
 STUDENT, FAKE = "student", "fake"
+OF_TEACHER = " of teacher"  # beside a conditioning: which rows are the teacher's; the others are the fake score's
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def lora_roles(
         FAKE: LoRASet(layers, options.fake_rank, seed=1).to(device),
     }
     begin(sets[STUDENT])
-    adapters = Adapters(network, sets)
+    adapters = Adapters(network, sets, is_plain)
     plain = predictor(model, process)
 
     def as_role(role: str | None, predict: Callable = plain) -> Callable:
@@ -88,8 +91,8 @@ def lora_roles(
         return predicted
 
     def same_role() -> Callable[[], AbstractContextManager]:
-        role = adapters.active
-        return lambda: adapters.role(role)
+        roles = adapters.active
+        return lambda: adapters.roles(roles)
 
     @contextmanager
     def ready() -> Iterator[None]:
@@ -105,11 +108,16 @@ def lora_roles(
             yield
 
     weak = predictor(guider.weaker.model, process) if guider.weaker else None
+    steer = _steering(guider, weak, savings.at_once)
+    judge, fake_judged = judges(network, plain)
     predict = Predictors(
-        _guided_teacher(guider, as_role(None), weak),
+        _guided_teacher(guider, as_role(None), steer, savings.at_once),
         as_role(FAKE),
         as_role(STUDENT),
-        *(as_role(FAKE, judge) for judge in judges(network, plain)),
+        as_role(FAKE, judge),
+        as_role(FAKE, fake_judged),
+        None if unknown_family(guider.model_patcher) else _both_scores(guider, adapters, plain, fake_judged, steer),
+        savings.at_once,
     )
     return Roles(
         sets[STUDENT], sets[FAKE], network, predict, ready, size_of(*(m.model for m in models), *sets.values())
@@ -151,12 +159,14 @@ def full_roles(
             stack.enter_context(differentiable(in_place))
             yield
 
+    steer = _steering(guider, predict_by(weaker) if weaker else None, savings.at_once)
     fake_score = predict_by(fake)
     predict = Predictors(
-        _guided_teacher(guider, predict_by(teacher), predict_by(weaker) if weaker else None),
+        _guided_teacher(guider, predict_by(teacher), steer, savings.at_once),
         fake_score,
         predict_by(student),
         *judges(fake.diffusion_model, fake_score, in_step=ranks.in_step),
+        at_once=savings.at_once,
         in_step=ranks.in_step,
     )
     networks = [copy.diffusion_model for copy in (student, fake, teacher, weaker) if copy]
@@ -199,7 +209,11 @@ def judges(network: nn.Module, predict: Predictor, in_step: bool = False) -> tup
             clean = predict(x_t, t, cond)
         return clean, pooled(seen[0])
 
-    return (lambda *given: both(*given)[1]) if in_step else alone, both
+    def alone_in_step(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        clean, logits = both(x_t, t, cond)
+        return logits + 0 * clean.mean()  # a network's parts come together again where backward comes from its end
+
+    return alone_in_step if in_step else alone, both
 
 
 def size_of(*modules: nn.Module) -> int:
@@ -207,12 +221,81 @@ def size_of(*modules: nn.Module) -> int:
     return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _guided_teacher(guider: SiDGuider, strong: Predictor, weak: Predictor | None) -> Callable:
+Steer = Callable[[Tensor, Tensor, Tensor, Cond, Cond], Tensor]
+
+
+def _guided_teacher(guider: SiDGuider, strong: Predictor, steer: Steer, at_once: Callable[[], bool]) -> Callable:
     """teacher(x_t, t, cond, uncond) with all that the guider does."""
-    scale = guider.guidance.teacher
 
     def teacher(x_t: Tensor, t: Tensor, cond: Cond, uncond: Cond) -> Tensor:
-        clean = guided(strong, x_t, t, cond, uncond, scale)
-        return steer_away(clean, guided(weak, x_t, t, cond, uncond, scale), guider.strength) if weak else clean
+        clean = guided_together(strong, x_t, t, cond, uncond, guider.guidance.teacher, at_once())
+        return steer(clean, x_t, t, cond, uncond)
 
     return teacher
+
+
+def _steering(guider: SiDGuider, weak: Predictor | None, at_once: Callable[[], bool]) -> Steer:
+    """What the guider's weaker model, if there is one, does to the teacher's prediction."""
+
+    def steer(clean: Tensor, x_t: Tensor, t: Tensor, cond: Cond, uncond: Cond) -> Tensor:
+        if weak is None:
+            return clean
+        weaker = guided_together(weak, x_t, t, cond, uncond, guider.guidance.teacher, at_once())
+        return steer_away(clean, weaker, guider.strength)
+
+    return steer
+
+
+def _unmarked(cond: Cond) -> Cond:
+    return {name: values for name, values in cond.items() if name != OF_TEACHER}
+
+
+def _both_scores(guider: SiDGuider, adapters: Adapters, plain: Predictor, judged: Callable, steer: Steer) -> Callable:
+    """`Predictors.both`, as one batch on one network whose rows are of two roles.
+
+    Some networks (PixArt) put the texts of a whole batch into one row: these are asked for one role after the other.
+    """
+    scale, by_rows = guider.guidance.teacher, True
+
+    def by_row(predict: Callable) -> Callable:
+        @by_length
+        def predicted(x_t: Tensor, t: Tensor, cond: Cond) -> Any:
+            of_teacher = int(cond[OF_TEACHER].sum())  # these come last
+            roles = (FAKE, len(x_t) - of_teacher), (None, of_teacher)
+            with adapters.roles(tuple(role for role in roles if role[1])):
+                return predict(x_t, t, _unmarked(cond))
+
+        return predicted
+
+    def of_role(role: str | None, predict: Callable, *inputs: Any) -> list[Any]:
+        with adapters.role(role):
+            return together(predict, *inputs)
+
+    of_rows, of_rows_judged = by_row(plain), by_row(judged)
+
+    def both(
+        x_t: Tensor, t: Tensor, conds: Sequence[Cond], cond: Cond, uncond: Cond, is_judged: bool
+    ) -> tuple[list[Tensor], Tensor | None, Tensor]:
+        of_teacher = halves(cond, uncond, scale)
+        marks = [0] * len(conds) + [1] * len(of_teacher)
+        marked = [
+            each | {OF_TEACHER: torch.full((len(x_t),), mark)}
+            for each, mark in zip([*conds, *of_teacher], marks, strict=True)
+        ]
+        nonlocal by_rows
+        found, logits = None, None
+        if by_rows:
+            try:
+                found = together(of_rows_judged if is_judged else of_rows, x_t, t, marked)
+            except SharedRowsError:
+                by_rows = False
+        if found is None:
+            predict = judged if is_judged else plain
+            found = of_role(FAKE, predict, x_t, t, conds) + of_role(None, predict, x_t, t, of_teacher)
+        if is_judged:
+            logits = found[len(conds) - 1][1]
+            found = [clean for clean, _ in found]
+        teacher = combined(found[len(conds) :], scale)
+        return found[: len(conds)], logits, steer(teacher, x_t, t, cond, uncond)
+
+    return both

@@ -30,8 +30,13 @@ def replace_rows(cond: Cond, rows: Tensor, other: Cond) -> Cond:
     return replaced
 
 
+def moved(cond: Cond, device: torch.device) -> Cond:
+    """On that device, but for the numbers of tokens: they are looked at before each forward, which is not to wait."""
+    return {name: values if name.endswith(TOKENS) else values.to(device) for name, values in cond.items()}
+
+
 def stack(rows: Sequence[Cond]) -> Cond:
-    """Join conditionings of (1, …) to one of (N, …).
+    """Join conditionings of (1, …), or of several rows each, to one of (N, …).
 
     Prompts of several encoder chunks are longer than others; all are repeated to a common length, as ComfyUI does when
     it batches them for cross-attention. Those that say how many tokens they have (see TOKENS) are filled up with zeros

@@ -1,7 +1,7 @@
 """Classifier-free guidance as distillation uses it: one scale κ for each place where a score is evaluated."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -55,12 +55,22 @@ def guided(
 
     x_t: (B, C, …), t: (B,); `cond`, `uncond` are passed through. → clean prediction, (B, C, …).
     """
+    return combined([predict_clean(x_t, t, each) for each in halves(cond, uncond, scale)], scale)
+
+
+def halves(cond: Cond, uncond: Cond, scale: float) -> list[Cond]:
+    """What guidance of this scale needs a prediction for: one of the two where κ is 0 or 1, else ∅ and the prompt."""
     if scale == 1:
-        return predict_clean(x_t, t, cond)
-    unconditional = predict_clean(x_t, t, uncond)
-    if scale == 0:
-        return unconditional
-    return unconditional + scale * (predict_clean(x_t, t, cond) - unconditional)
+        return [cond]
+    return [uncond] if scale == 0 else [uncond, cond]
+
+
+def combined(predictions: Sequence[Tensor], scale: float) -> Tensor:
+    """f_κ of the predictions for `halves`."""
+    if len(predictions) == 1:
+        return predictions[0]
+    unconditional, conditional = predictions
+    return unconditional + scale * (conditional - unconditional)
 
 
 def steer_away(clean: Tensor, weaker: Tensor, strength: float) -> Tensor:

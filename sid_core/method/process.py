@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812  torch's own name for it
 from torch import Tensor
 
 
@@ -52,6 +53,7 @@ class VP(_Diffusion):
     alphas_cumprod: Tensor
     prediction: Literal["eps", "v"] = "eps"
     default_t_init: float = 625
+    _tables: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.prediction not in ("eps", "v"):
@@ -78,11 +80,19 @@ class VP(_Diffusion):
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """t: whole training times 0…T-1, any shape. Raises ValueError outside that range."""
-        index = t.to(self.alphas_cumprod.device).long()
-        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self.alphas_cumprod)):
-            raise ValueError(f"t is in {index.min()}…{index.max()}; expected 0…{len(self.alphas_cumprod) - 1}")
-        alpha_bar = self.alphas_cumprod[index]
-        return Coefficients(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+        try:
+            # Unlike an index, it takes no negative times, and looks by itself: nothing waits for a GPU here.
+            return Coefficients(*F.embedding(t.long(), self._table(t.device)).unbind(-1))
+        except IndexError as error:
+            raise ValueError(f"t is in {t.min()}…{t.max()}; expected 0…{len(self.alphas_cumprod) - 1}") from error
+
+    def _table(self, device: torch.device) -> Tensor:
+        """α_t and σ_t of all times, (T, 2), on that device."""
+        if device not in self._tables:
+            table = torch.stack([self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()], -1)
+            # Apple's GPUs have no float64.
+            self._tables[device] = (table.float() if device.type == "mps" else table).to(device)
+        return self._tables[device]
 
     def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """x̂_0 = (x_t - σ_t ε̂)/α_t, or α_t x_t - σ_t v̂. Shapes as in `diffuse`."""

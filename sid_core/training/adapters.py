@@ -6,11 +6,13 @@ as it is, in whatever precision its owner has put it (float16, float8, quantized
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 import torch.nn.functional as F  # noqa: N812  torch's own name for it
 from torch import Tensor, nn
+
+from .adapted_linear import Lora, Piece, adapted_linear
 
 # By the names that these layers have in ComfyUI's UNets and transformers; embedders have an `mlp` too.
 ATTENTION = r"attn\d?|attention|proj_in|proj_out"
@@ -97,37 +99,90 @@ class LoRASet(nn.Module):
         return {name.replace("/", "."): layer for name, layer in self.layers.items()}
 
 
-class Adapters:
-    """LoRA sets of several roles on one network. Outside of `attached` and `role` it is as if there were none."""
+class SharedRowsError(RuntimeError):
+    """A layer's rows are not those of the batch, so it can't be of several roles at once."""
 
-    def __init__(self, network: nn.Module, sets: Mapping[str, LoRASet]):
-        self.network = network
+
+class Adapters:
+    """LoRA sets of several roles on one network. Outside of `attached` and `roles` it is as if there were none.
+
+    is_plain(layer): whether a layer's own forward is its weight's product and nothing else, just now.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sets: Mapping[str, LoRASet],
+        is_plain: Callable[[nn.Module], bool] = lambda layer: type(layer) in (nn.Linear, nn.Conv2d),
+    ):
+        self.network, self.is_plain = network, is_plain
         self.layers = {role: adapters.by_layer() for role, adapters in sets.items()}
-        self.active: str | None = None
+        self.active: tuple[tuple[str | None, int], ...] = ()
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Within it, the network's layers ask for the role that is active."""
-        names = {name for layers in self.layers.values() for name in layers}
-        hooks = [self.network.get_submodule(name).register_forward_hook(self._hook(name)) for name in names]
+        """Within it, the network's layers ask for the roles that are active."""
+        layers = [self.network.get_submodule(name) for name in self._names()]
+        own = [vars(layer).get("forward") for layer in layers]  # where another pack has put one
+        for name, layer in zip(self._names(), layers, strict=True):
+            layer.forward = self._adapted(name, layer)
         try:
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for layer, forward in zip(layers, own, strict=True):
+                del layer.forward
+                if forward is not None:
+                    layer.forward = forward
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for layers in self.layers.values() for name in layers))
+
+    def role(self, role: str | None) -> AbstractContextManager[None]:
+        """Within it, the network is that role's; None is the network alone."""
+        return self.roles(((role, 1),))
 
     @contextmanager
-    def role(self, role: str | None) -> Iterator[None]:
-        """Within it, the network is that role's; None is the network alone."""
-        before, self.active = self.active, role
+    def roles(self, shares: tuple[tuple[str | None, int], ...]) -> Iterator[None]:
+        """Within it, a batch's rows are of several roles: (role, how many rows), in the order of the rows.
+
+        A layer that is given several rows for each of the batch, as some networks fold frames or places into it, has
+        them shared out alike.
+        """
+        before, self.active = self.active, shares
         try:
             yield
         finally:
             self.active = before
 
-    def _hook(self, name: str) -> Callable:
-        def add(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-            layer = self.layers[self.active].get(name) if self.active is not None else None
-            return output if layer is None else layer(inputs[0], output)
+    def _adapted(self, name: str, layer: nn.Module) -> Callable:
+        own, untouched = layer.forward, "forward" not in vars(layer)
+        by_role = {role: layers[name] for role, layers in self.layers.items() if name in layers}
 
-        return add
+        def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
+            pieces, loras = self._pieces(by_role, len(x))
+            if not loras:
+                return own(x, *args, **kwargs)
+            if untouched and isinstance(layer, nn.Linear) and layer.weight.dtype == x.dtype and self.is_plain(layer):
+                factors = [Lora(lora.down, lora.up, lora.scale) for lora in loras]
+                return adapted_linear(x, layer.weight, layer.bias, pieces, factors)
+            output = own(x, *args, **kwargs)
+            if len(pieces) == 1:
+                return loras[0](x, output)
+            parts = [(output[start:stop], x[start:stop], lora) for start, stop, lora in pieces]
+            return torch.cat([y if lora is None else loras[lora](x, y) for y, x, lora in parts])
+
+        return forward
+
+    def _pieces(self, by_role: Mapping[str, LoRALayer], rows: int) -> tuple[list[Piece], list[LoRALayer]]:
+        """The roles' rows of a layer's input, and the adapters that are on some of them."""
+        total = sum(count for _, count in self.active)
+        if total and rows % total:
+            raise SharedRowsError(f"a layer is given {rows} rows, which can't be shared out among {total}")
+        pieces, loras, start = [], [], 0
+        for role, count in self.active:
+            stop = start + count * (rows // total)
+            lora = by_role.get(role)
+            pieces.append(Piece(start, stop, None if lora is None else len(loras)))
+            loras += [] if lora is None else [lora]
+            start = stop
+        return pieces, loras

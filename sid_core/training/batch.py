@@ -1,17 +1,20 @@
 """An iteration's batch: what it leaves to chance, and the micro-batches that it goes through the networks in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..data.conditioning import Cond, EncodedPrompts, select
+from ..data.conditioning import Cond, EncodedPrompts, moved, select
 from ..method.process import Process
 from ..method.sampling import few_step
 from .settings import Settings, draw_score_times
 
 Predictor = Callable[[Tensor, Tensor, Cond], Tensor]
+BothScores = Callable[
+    [Tensor, Tensor, Sequence[Cond], Cond, Cond, bool], tuple[Sequence[Tensor], Tensor | None, Tensor]
+]
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,10 @@ class Predictors:
 
     `teacher` already has its guidance κ4 in it; it is called with the prompts' cond and the ∅-prompt's.
     discriminator: the fake score's logits (B, …) alone, see `pooled`. fake_with_logits: both in one forward. Without
-    these there is no adversarial term. in_step: the networks are called equally often whatever is drawn and comes out,
-    as `Ranks.in_step` asks.
+    these there is no adversarial term. both(x_t, t, conds, cond, uncond, judged) → the fake score's predictions for
+    each of `conds`, if judged its logits for the last of them, and the teacher's prediction: all in one forward, where
+    both are on one network. at_once: whether what is predicted at one x_t is to be one batch. in_step: the networks are
+    called equally often whatever is drawn and comes out, as `Ranks.in_step` asks.
     """
 
     teacher: Callable[[Tensor, Tensor, Cond, Cond], Tensor]
@@ -29,6 +34,8 @@ class Predictors:
     student: Predictor
     discriminator: Predictor | None = None
     fake_with_logits: Callable[[Tensor, Tensor, Cond], tuple[Tensor, Tensor]] | None = None
+    both: BothScores | None = None
+    at_once: Callable[[], bool] = lambda: True
     in_step: bool = False
 
 
@@ -121,8 +128,8 @@ def part_of(
     draws: Draws, student: Predictor, prompts: EncodedPrompts, times: Tensor, process: Process, device: torch.device
 ) -> Part:
     """The micro-batch of these draws, up to the last of `times`: the student's steps before it are done."""
-    cond = {name: values.to(device) for name, values in prompts.batch(draws.prompts).items()}
-    uncond = {name: values.to(device) for name, values in prompts.unconditional(len(draws.prompts)).items()}
+    cond = moved(prompts.batch(draws.prompts), device)
+    uncond = moved(prompts.unconditional(len(draws.prompts)), device)
     noises = [noise.to(device) for noise in draws.noises]
     return Part(draws, cond, uncond, *noisy_input(student, times, cond, process, noises))
 

@@ -84,10 +84,11 @@ def distill(
     """Train `run` for ever, one iteration a `next()`; the caller decides when to look, to save and to stop.
 
     buckets: one or more; an iteration's pictures are all of one size, each as likely, the same on every rank.
-    Each of the run's ranks draws a batch of its own. micro_batch: at most so many samples go through a network at once,
-    and their gradients are summed; what is learnt is the same, for less memory and, as the student's last step is then
-    computed twice, somewhat more time. Raises NotFiniteError when no sample of a batch is finite, and OtherRankError
-    when another rank has ended. The weights are never left in the middle of an optimizer's step.
+    Each of the run's ranks draws a batch of its own. micro_batch: at most so many samples are gone through at once (a
+    network may get several rows for each: with and without its prompt, of teacher and fake score), and their gradients
+    are summed; what is learnt is the same, for less memory and, as the student's last step is then computed twice,
+    somewhat more time. Raises NotFiniteError when no sample of a batch is finite, and OtherRankError when another rank
+    has ended. The weights are never left in the middle of an optimizer's step.
     """
     settings, ranks = run.settings, run.ranks
     common = {"predict": predict, "process": process, "settings": settings}
@@ -153,8 +154,7 @@ def distill(
             loss_student / elements,
             run.fake_loss,
             run.batch - gradients.samples,
-            float(drawn.std(0, correction=0).mean()),
-            float(drawn.square().mean().sqrt()),
+            *torch.stack([drawn.std(0, correction=0).mean(), drawn.square().mean().sqrt()]).tolist(),
             run.discriminator_loss,
             gradients.told(),
         )

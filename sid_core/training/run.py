@@ -1,5 +1,6 @@
 """A distillation's state: what is trained, by which optimizers, its average, and how far it is."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -178,12 +179,15 @@ class Gradients:
         """Its loss, to go back from; None without a sample, unless the ranks are in step."""
         if share.samples == 0 and not self.run.ranks.in_step:
             return None
-        if not share.loss.isfinite():
+        told = [share.loss, share.score, *([] if share.adversarial is None else [share.adversarial])]
+        # In one go: each look waits for the GPU.
+        loss, score, *adversarial = torch.stack([each.detach() for each in told]).tolist()
+        if not math.isfinite(loss):
             raise NotFiniteError(diverged(self.run, self.what))
-        self.loss += float(share.score.detach()) * share.samples
+        self.loss += score * share.samples
         self.samples += share.samples
-        if share.adversarial is not None:
-            self.adversarial = (self.adversarial or 0.0) + float(share.adversarial.detach()) * share.samples
+        if adversarial:
+            self.adversarial = (self.adversarial or 0.0) + adversarial[0] * share.samples
         return self.scaler.scale(share.loss * (share.samples / self.run.settings.batch))
 
     def told(self) -> float | None:

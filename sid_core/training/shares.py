@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.conditioning import Cond, replace_rows, select
+from ..data.conditioning import Cond, moved, replace_rows, select
 from ..data.pairs import RealPictures
 from ..method.discriminator import deception_loss, discriminator_loss
-from ..method.guidance import guided
+from ..method.guidance import combined, halves
 from ..method.losses import error_weight, fake_score_loss, student_loss
 from ..method.process import Process
 from .batch import Part, Predictors, finite_samples, only
 from .settings import Settings, time_weight
+from .together import guided_together, together
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def fake_share(
     scale, weight = settings.guidance.fake_train, process.regression_weight(t)
     if pictures is None:
         cond = replace_rows(part.cond, part.draws.dropped, part.uncond)
-        score = fake_score_loss(guided(predict.fake, x_t, t, cond, part.uncond, scale), x_g, weight)
+        y_fake = guided_together(predict.fake, x_t, t, cond, part.uncond, scale, predict.at_once())
+        score = fake_score_loss(y_fake, x_g, weight)
         return Share(score, len(part), score)
     y_fake, generated = _guided_with_logits(predict, x_t, t, part.cond, part.uncond, scale, part.draws.dropped)
     score = fake_score_loss(y_fake, x_g, weight)
@@ -61,25 +63,41 @@ def student_share(
         part.x_g = predict.student(part.x_t, part.t, part.cond)
     x_g, t = part.x_g, part.draws.student_times.to(part.x_t.device)
     x_t = process.diffuse(x_g, part.draws.student_noise.to(x_g.device), t)
-    scale, logits = settings.guidance.fake_score, None
-    if adversarial:
-        y_fake, logits = _guided_with_logits(predict, x_t, t, part.cond, part.uncond, scale)
-    else:
-        y_fake = guided(predict.fake, x_t, t, part.cond, part.uncond, scale)
-    y_teacher = predict.teacher(x_t, t, part.cond, part.uncond)
+    y_fake, logits, y_teacher = _both_scores(predict, x_t, t, part, settings.guidance.fake_score, adversarial)
     usable = finite_samples(y_fake, y_teacher, *([] if logits is None else [logits]))
-    if not usable.all():
+    samples = int(usable.sum())
+    if samples < len(part):
         # What goes back through a score that gave NaN is NaN as well, in that sample alone.
         x_g.register_hook(lambda gradient: only(gradient, usable))
-    weight = time_weight(settings.weighting, process, t[usable])
+        x_g, t, y_fake, y_teacher = (each[usable] for each in (x_g, t, y_fake, y_teacher))
+        logits = None if logits is None else logits[usable]
+    weight = time_weight(settings.weighting, process, t)
     if weight is None:
-        weight = error_weight(x_g[usable], y_teacher[usable])
-    score = student_loss(x_g[usable], y_teacher[usable], y_fake[usable], alpha=settings.alpha, weight=weight)
+        weight = error_weight(x_g, y_teacher)
+    score = student_loss(x_g, y_teacher, y_fake, alpha=settings.alpha, weight=weight)
     if logits is None:
-        return Share(score, int(usable.sum()), score)
-    deception = deception_loss(logits[usable], weight) * x_g[0].numel()
+        return Share(score, samples, score)
+    deception = deception_loss(logits, weight) * part.x_t[0].numel()
     loss = 0.5 * score + 0.5 * settings.adversarial_weight * deception
-    return Share(loss, int(usable.sum()), score, deception_loss(logits[usable]))
+    return Share(loss, samples, score, deception_loss(logits))
+
+
+def _both_scores(
+    predict: Predictors, x_t: Tensor, t: Tensor, part: Part, scale: float, adversarial: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The fake score's guided prediction, with an adversarial term its logits with the captions, and the teacher's."""
+    cond, uncond = part.cond, part.uncond
+    if predict.both is None or not predict.at_once():
+        if adversarial:
+            y_fake, logits = _guided_with_logits(predict, x_t, t, cond, uncond, scale)
+        else:
+            y_fake, logits = guided_together(predict.fake, x_t, t, cond, uncond, scale, predict.at_once()), None
+        return y_fake, logits, predict.teacher(x_t, t, cond, uncond)
+    judged = adversarial and scale != 0
+    predictions, logits, y_teacher = predict.both(x_t, t, halves(cond, uncond, scale), cond, uncond, judged)
+    if adversarial and not judged:
+        logits = predict.discriminator(x_t, t, cond)
+    return combined(predictions, scale), logits, y_teacher
 
 
 def _guided_with_logits(
@@ -91,11 +109,13 @@ def _guided_with_logits(
     """
     if scale == 0:
         return predict.fake(x_t, t, uncond), predict.discriminator(x_t, t, cond)
-    clean, logits = predict.fake_with_logits(x_t, t, cond)
     drops = dropped is not None and (predict.in_step or bool(dropped.any()))
     if scale == 1 and not drops:
-        return clean, logits
-    unconditional = predict.fake(x_t, t, uncond)
+        return predict.fake_with_logits(x_t, t, cond)
+    if predict.at_once():
+        (unconditional, _), (clean, logits) = together(predict.fake_with_logits, x_t, t, [uncond, cond])
+    else:
+        unconditional, (clean, logits) = predict.fake(x_t, t, uncond), predict.fake_with_logits(x_t, t, cond)
     clean = unconditional + scale * (clean - unconditional)
     if drops:
         clean = torch.where(dropped.to(clean.device).view(-1, *[1] * (clean.ndim - 1)), unconditional, clean)
@@ -107,7 +127,7 @@ def _logits_of_real(
 ) -> Tensor:
     """Of those real pictures of the part that are finite."""
     real, cond = pictures.batch(part.draws.real)
-    real, cond = real.to(noise), {name: values.to(noise.device) for name, values in cond.items()}
+    real, cond = real.to(noise), moved(cond, noise.device)
     finite = finite_samples(real)
     if not finite.all():
         rows = finite.nonzero()[:, 0]

@@ -107,29 +107,23 @@ def test_the_same_seed_learns_the_same_student_and_the_teacher_is_not_touched(ru
     assert same(shipped, teacher.model.diffusion_model.state_dict())
 
 
-@pytest.mark.parametrize("forward", [32, 35])
-def test_cancel_keeps_what_was_learnt_and_the_run_goes_on(run_graph, monkeypatch, runs, forward):
-    """In the third iteration, before or after the fake score's half; thirteen forwards come before the first."""
+@pytest.mark.parametrize("half", ["fake_share", "student_share"])
+def test_cancel_keeps_what_was_learnt_and_the_run_goes_on(run_graph, monkeypatch, runs, half):
+    """In either half of the third iteration."""
     import comfy.model_management
 
-    from sid_pack.nodes.training import roles
+    from sid_pack.sid_core.training import distill
 
     run_graph(distilled(iterations=4, run_name="unbroken"))
-    plain = roles.predictor
-    calls = []
+    plain, calls = getattr(distill, half), []
 
-    def cancelling(*args):
-        predict = plain(*args)
+    def cancelling(*given, **facts):
+        calls.append(1)
+        if len(calls) == 3:
+            comfy.model_management.interrupt_current_processing()
+        return plain(*given, **facts)
 
-        def counted(*call):
-            calls.append(1)
-            if len(calls) == forward:
-                comfy.model_management.interrupt_current_processing()
-            return predict(*call)
-
-        return counted
-
-    monkeypatch.setattr(roles, "predictor", cancelling)
+    monkeypatch.setattr(distill, half, cancelling)
     result = run_graph(distilled(iterations=4, run_name="cancelled"))
     assert not result.success
     assert checkpoints(runs / "cancelled") == ["state_0000002.safetensors"]
@@ -351,7 +345,7 @@ def test_a_diverged_run_stops_at_its_last_good_checkpoint(run_graph, monkeypatch
 def test_a_run_that_diverges_before_it_was_saved_says_what_to_do(run_graph, monkeypatch, runs):
     from sid_pack.nodes.training import roles
 
-    monkeypatch.setattr(roles, "_guided_teacher", lambda *_: lambda x_t, *_: x_t * float("nan"))
+    monkeypatch.setattr(roles, "_steering", lambda *_: lambda clean, *_: clean * float("nan"))
     result = run_graph(distilled(run_name="at once"))
     assert "the run had not been saved yet" in result.error
     assert checkpoints(runs / "at once") == []

@@ -182,6 +182,41 @@ def test_gradients_of_both_roles_equal_differences(family, mode):
                 assert (a is None and b is None) or relative_error(b, a) < 1e-6
 
 
+@pytest.mark.usefixtures("in_float64")
+def test_both_scores_in_one_forward_are_those_of_separate_ones(family):
+    """Their values, and the gradients by what they are given and by the fake score's weights."""
+    from sid_pack.nodes.host.families import ADVERSARIAL, family_of
+    from sid_pack.nodes.host.weights import with_gradients
+
+    network = family.model.model.diffusion_model
+    with torch.inference_mode():
+        network.double()
+        network.dtype = torch.float64
+    with torch.inference_mode(), with_gradients():
+        chain = Chain(family, adversarial=ADVERSARIAL not in family_of(family.model).cannot)
+        roles = roles_of(family, LORA)
+        in_double(roles, LORA)
+        x_t, t, cond, uncond = chain.noise.requires_grad_(), chain.later, chain.cond, chain.uncond
+        predict, asked = roles.predict, [x_t, *roles.fake.parameters()]
+
+        def gradients(*scores: Tensor) -> tuple[Tensor | None, ...]:
+            total = sum((score * (1 + place) * score.detach().cos()).sum() for place, score in enumerate(scores))
+            return torch.autograd.grad(total, asked, allow_unused=True)
+
+        with roles.ready():
+            for judged in {False, chain.adversarial}:
+                conditional = predict.fake_with_logits(x_t, t, cond) if judged else [predict.fake(x_t, t, cond)]
+                apart = [predict.fake(x_t, t, uncond), *conditional, predict.teacher(x_t, t, cond, uncond)]
+                wanted = gradients(*apart)
+                (first, second), logits, teacher = predict.both(x_t, t, [uncond, cond], cond, uncond, judged)
+                both = [first, second, *([logits] if judged else []), teacher]
+                found = gradients(*both)
+                for one, other in zip(both, apart, strict=True):
+                    assert relative_error(one, other) < 1e-10
+                for one, other in zip(found, wanted, strict=True):
+                    assert (one is None and other is None) or relative_error(one, other) < 1e-10
+
+
 def difference(chain: Chain, roles, weights: list[Tensor], direction: list[Tensor], step: float = 4e-3) -> float:
     """By central differences of two lengths, whose errors of second order cancel out (Richardson)."""
 

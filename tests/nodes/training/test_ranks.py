@@ -57,4 +57,4 @@ def test_ranks_learn_what_one_process_does(name, outcomes, monkeypatch):
     told = json.loads((outcomes / f"{name}_0.json").read_text())["results"]
     for mine, theirs in zip(told, results, strict=True):
         assert mine["images"] == theirs.images
-        assert mine["student_loss"] == pytest.approx(theirs.student_loss, rel=1e-6)
+        assert mine["student_loss"] == pytest.approx(theirs.student_loss, rel=max(1e-6, 10 * tolerance))

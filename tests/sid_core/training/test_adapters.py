@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from sid_pack.sid_core.training.adapters import Adapters, LoRASet, find_targets
+from sid_pack.sid_core.training.adapted_linear import Lora, Piece, adapted_linear
+from sid_pack.sid_core.training.adapters import Adapters, LoRASet, SharedRowsError, find_targets
 
 
 class Block(nn.Module):
@@ -95,8 +96,8 @@ def test_roles_nest_and_come_back_after_an_error():
     with adapters.role("student"):
         with pytest.raises(KeyError), adapters.role("fake"):
             raise KeyError
-        assert adapters.active == "student"
-    assert adapters.active is None
+        assert adapters.active == (("student", 1),)
+    assert adapters.active == ()
 
 
 def test_low_precision_layers_have_adapters_in_float32():
@@ -130,3 +131,64 @@ def test_what_cannot_be_adapted_is_said():
         find_targets(nn.Sequential(nn.Linear(2, 2)), "attention")
     with pytest.raises(ValueError, match="rank to 1 or more; it is 0"):
         LoRASet(find_targets(network()), rank=0)
+
+
+class Linears(nn.Module):
+    """As transformers have them: tokens, with and without a bias."""
+
+    def __init__(self, width: int = 6):
+        super().__init__()
+        self.attn1 = nn.Linear(width, 2 * width)
+        self.ff = nn.Linear(2 * width, width, bias=False)
+
+    def forward(self, x):
+        return self.ff(torch.tanh(self.attn1(x)))
+
+
+@pytest.mark.parametrize("tokens", [1, 40])  # beside the layer, and in its weight
+@pytest.mark.parametrize("order", ["rows", "rows with frames"])
+def test_rows_of_several_roles_are_what_each_role_gives_alone(tokens, order):
+    torch.manual_seed(0)
+    net = Linears().double().requires_grad_(False)
+    adapters = adapted(net, "attention and feed-forward", student=1.0, fake=0.5)
+    weights = [w for layers in adapters.layers.values() for layer in layers.values() for w in layer.parameters()]
+    frames = 1 if order == "rows" else 3
+    x = torch.randn(5 * frames, tokens, 6, dtype=torch.float64, requires_grad=True)
+    shares = (("fake", 2), (None, 1), ("student", 2))
+    with adapters.attached():
+        with adapters.roles(shares):
+            together = net(x)
+        parts = []
+        for (role, _), rows in zip(shares, x.split([count * frames for _, count in shares]), strict=True):
+            with adapters.role(role):
+                parts.append(net(rows))
+    torch.testing.assert_close(together, torch.cat(parts), rtol=1e-12, atol=1e-12)
+    asked = [x, *weights]
+    found, wanted = (torch.autograd.grad(y.cos().sum(), asked) for y in (together, torch.cat(parts)))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_gradients_of_an_adapted_layer_equal_those_of_its_formula(tokens, trained):
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 8).double().requires_grad_(False)
+    x, down, up = (torch.randn(s, dtype=torch.float64) for s in ((3, tokens, 6), (2, 6), (8, 2)))
+    for tensor in (down, up):
+        tensor.requires_grad_(trained)
+    x.requires_grad_()
+    found = adapted_linear(x, layer.weight, layer.bias, [Piece(0, 2, 0), Piece(2, 3, None)], [Lora(down, up, 0.7)])
+    on = torch.tensor([0.7, 0.7, 0.0], dtype=torch.float64).view(3, 1, 1)
+    wanted = layer(x) + on * ((x @ down.T) @ up.T)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    asked = [x, down, up] if trained else [x]
+    for one, other in zip(*(torch.autograd.grad(y.cos().sum(), asked) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+def test_rows_that_can_not_be_shared_out_are_refused():
+    adapters = adapted(network(), student=1.0, fake=1.0)
+    shares = (("student", 2), ("fake", 1))
+    with adapters.attached(), adapters.roles(shares), pytest.raises(SharedRowsError, match="2 rows"):
+        adapters.network(X)

@@ -1,12 +1,15 @@
 """The training iteration: a problem with a known answer, a second implementation, and what it costs."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from traceback import extract_stack
 
 import pytest
 import torch
 from oracles import ToyDistillation, Watch, break_prompt, small, stable_diffusion_alphas, toy_prompts
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sid_pack.sid_core.data.conditioning import PromptSet
 from sid_pack.sid_core.method.guidance import Guidance
@@ -16,6 +19,7 @@ from sid_pack.sid_core.training.distill import Bucket, Predictors, StepResult, d
 from sid_pack.sid_core.training.ranks import Ranks
 from sid_pack.sid_core.training.run import Run
 from sid_pack.sid_core.training.settings import Settings
+from sid_pack.sid_core.training.together import together
 
 LSG, ZERO, ANTI = Guidance.lsg(2.0), Guidance.zero_cfg(), Guidance.anti_cfg(-1.0)
 STRATEGIES = pytest.mark.parametrize("guidance", [LSG, ZERO, ANTI], ids=lambda guidance: guidance.name)
@@ -464,3 +468,61 @@ def test_the_fake_score_is_updated_as_often_as_asked_on_pictures_of_their_own():
     assert len({tuple(x_t.flatten().tolist()) for x_t in inputs}) == len(inputs)
     once = ToyDistillation(SD, small(Settings(ZERO)))
     assert results[0].step == once.train(1)[0].step
+
+
+class Looks(TorchDispatchMode):
+    """Counts what a program reads of tensors outside of the optimizers, for which it would wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
+        if function in reads and not any("optim" in Path(frame.filename).parts for frame in extract_stack()):
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_for_the_device_within_forwards_and_between_the_students_steps():
+    toy = ToyDistillation(SD, small(Settings(LSG, steps=4)))
+    for result in zip(range(6), toy.iterations(), strict=False):
+        assert result
+    with Looks() as looks:
+        few_step(
+            lambda x_t, t: toy.predict.student(x_t, t, {"word": torch.eye(3)}),
+            torch.randn(3, 2, 1, 1),
+            step_times(4, process=SD),
+            SD,
+        )
+    assert looks.count == 0
+    with Looks() as looks:
+        next(toy.iterations())
+    # The drawn step and size, which are on the CPU; whether pictures and scores are finite.
+    assert looks.count == 4
+
+
+# Several predictions in one batch.
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("guidance", [LSG, ZERO, ANTI])
+def test_one_batch_learns_what_separate_forwards_do(guidance, micro_batch):
+    settings = small(Settings(guidance, steps=2, caption_dropout=0.3), batch=5)
+    apart, folded = (ToyDistillation(SD, settings, dtype=torch.float64) for _ in range(2))
+    apart.predict = replace(apart.predict, at_once=lambda: False)
+    inner = folded.predict
+
+    def both(x_t, t, conds, cond, uncond, judged):
+        return together(inner.fake, x_t, t, conds), None, inner.teacher(x_t, t, cond, uncond)
+
+    folded.predict = replace(inner, both=both)
+    results = []
+    for toy in (apart, folded):
+        iterations = distill(toy.run, toy.predict, toy.buckets, SD, torch.device("cpu"), micro_batch=micro_batch)
+        results.append([told(next(iterations)) for _ in range(3)])
+    for one, other in zip(*results, strict=True):
+        assert one == pytest.approx(other, rel=1e-10, abs=1e-10)
+    for one, other in zip(apart.weights(), folded.weights(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)

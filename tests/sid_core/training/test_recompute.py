@@ -49,8 +49,8 @@ def gradients(recompute: bool) -> list[torch.Tensor]:
     adapters = Adapters(network, sets)
 
     def again():
-        role = adapters.active
-        return lambda: adapters.role(role)
+        roles = adapters.active
+        return lambda: adapters.roles(roles)
 
     with adapters.attached(), checkpointed(network, again) if recompute else nullcontext():
         both(network, adapters).backward()  # no role is active by now
