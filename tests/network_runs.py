@@ -83,8 +83,8 @@ class NetworkRun:
             guidance,
             steps=2,
             batch=batch,
-            student_learning_rate=1e-3,
-            fake_learning_rate=1e-3,
+            student_learning_rate=3e-4,
+            fake_learning_rate=3e-4,
             adversarial_weight=0.1 if case.get("adversarial") else 0.0,
             adversarial_warm_up=0,
             adam_epsilon=1e-3,  # so that a gradient that is rounding alone is no step

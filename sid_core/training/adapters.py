@@ -162,7 +162,10 @@ class Adapters:
             pieces, loras = self._pieces(by_role, len(x))
             if not loras:
                 return own(x, *args, **kwargs)
-            if untouched and isinstance(layer, nn.Linear) and layer.weight.dtype == x.dtype and self.is_plain(layer):
+            plain = (
+                untouched and isinstance(layer, nn.Linear) and layer.weight.dtype == x.dtype and self.is_plain(layer)
+            )
+            if plain and not torch.is_autocast_enabled(x.device.type):  # which casts for each operation by itself
                 factors = [Lora(lora.down, lora.up, lora.scale) for lora in loras]
                 return adapted_linear(x, layer.weight, layer.bias, pieces, factors)
             output = own(x, *args, **kwargs)

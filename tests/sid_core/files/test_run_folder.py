@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,12 +61,21 @@ def start(folder: Path, iterations: int) -> subprocess.Popen:
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def wait_for_rows(path: Path, count: int, process: subprocess.Popen) -> None:
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
+    while not is_so():
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def wait_for_rows(path: Path, count: int, process: subprocess.Popen) -> None:
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, process)
+
+
+def is_locked_by(process: subprocess.Popen, folder: Path) -> bool:
+    lock = folder / "run.lock"
+    return lock.exists() and lock.read_text() == str(process.pid)
 
 
 def test_a_run_killed_at_random_moments_ends_bitwise_as_the_unbroken_one(tmp_path):
@@ -75,10 +86,13 @@ def test_a_run_killed_at_random_moments_ends_bitwise_as_the_unbroken_one(tmp_pat
     seed = time.time_ns() % 10_000
     draw = random.Random(seed)
     path, iterations = tmp_path / "killed", 120
-    for already in (0, 40):
+    for _ in range(2):
         process = start(path, 1_000_000)
         try:
-            wait_for_rows(path / "metrics.jsonl", already + draw.randint(10, 30), process)
+            wait_until(partial(is_locked_by, process, path), process)
+            metrics = path / "metrics.jsonl"
+            already = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+            wait_for_rows(metrics, already + draw.randint(10, 30), process)
             with pytest.raises(RunInUseError, match=f"give this run another name.*process {process.pid}"):
                 RunFolder(path).__enter__()
             time.sleep(draw.uniform(0, 0.01))
