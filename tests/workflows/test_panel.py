@@ -141,6 +141,7 @@ def test_a_run_from_elsewhere_is_found_by_its_name_and_what_it_says_is_text(dist
 def test_what_comes_before_training_is_told_until_the_node_ends(distilling):
     send = "([kind, detail]) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent(kind, { detail }))"
     name_run(distilling, "not yet")
+    distilling.page.wait_for_timeout(1000)  # it looks at the name twice a second, and the one before is of no run too
     said(distilling, "No run of this name yet")
     node = str(distilling.page.evaluate(f"() => {DISTILL}.id"))
     distilling.page.evaluate(send, ["progress_text", {"nodeId": "99", "text": "of another node"}])
