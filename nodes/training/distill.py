@@ -183,8 +183,7 @@ class SiDDistill(Node):
             roles = roles_of(guider, process, lora, savings, initial, ranks)
             in_float16 = compute_dtype(model) == torch.float16 and not ranks.in_step
             run = Run(roles.student, roles.fake, settings, loss_scaling=in_float16, ranks=ranks)
-            looks = ranks.leads or ranks.in_step
-            evaluation = evaluation_of(inputs, model, info, run) if looks else None
+            evaluation = evaluation_of(inputs, model, info, run) if ranks.looks else None
             training = Training(
                 run=run,
                 roles=roles,

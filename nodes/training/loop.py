@@ -272,8 +272,8 @@ class Training:
         schedule = self.schedule
         if self.run.iteration == 0:
             self.look(0, None)
-        shown = self.ranks.shared((self.folder.previews / TEACHER_PREVIEW).exists())
-        if self.looks and show is not None and not shown:
+        shown = self.ranks.shared_in_step((self.folder.previews / TEACHER_PREVIEW).exists())
+        if self.ranks.looks and show is not None and not shown:
             self._show_teacher(show)
         while not self._is_done():
             began = time.monotonic()
@@ -381,15 +381,10 @@ class Training:
         except Exception as error:  # noqa: BLE001  whatever it is, the student can do without
             self.progress.warn(f"{repair}; training goes on without: {say.shown(error)}")
 
-    @property
-    def looks(self) -> bool:
-        """Whether pictures are drawn on this rank: those of networks in parts can be drawn by all of them alone."""
-        return self.ranks.leads or self.ranks.in_step
-
     def look(self, iteration: int, show: Show | None) -> None:
         """What the averaged student does by now: how far its pictures of one prompt differ by their seeds, and previews
         of the same prompts from the same noise each time, in 1 … N steps."""
-        if not self.looks:
+        if not self.ranks.looks:
             return
         steps = self.run.settings.steps
         of_one_prompt = self._sample(torch.zeros(SEEDS).long(), steps)

@@ -1,6 +1,7 @@
 """Tensors of which each rank has a part, as a folder of safetensors files, by torch.distributed.checkpoint.
 
-Another number of ranks, or one process alone, reads them as its own parts or whole.
+Another number of ranks, or one process alone, reads them as its own parts or whole. torch's module is imported where it
+is used: it takes half a second, and not every build of torch has it.
 """
 
 import shutil
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -18,6 +18,8 @@ from .tensors import damaged
 
 def write_parts(folder: Path, tensors: dict[str, Tensor], leads: bool) -> None:
     """Write this rank's parts. All ranks have to call it, with the same folder, which the first makes anew."""
+    import torch.distributed.checkpoint as dcp
+
     if leads:
         remove_parts(folder)
         folder.mkdir()
@@ -30,6 +32,8 @@ def read_parts(folder: Path, like: Callable[[str], Tensor | None] = lambda name:
 
     Raises NotACheckpointError for a folder that is not whole.
     """
+    import torch.distributed.checkpoint as dcp
+
     reader = dcp.HuggingFaceStorageReader(str(folder))
     try:
         saved = reader.read_metadata().state_dict_metadata

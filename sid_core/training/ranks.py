@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ class Ranks:
     have to make the same calls, and none can leave while others are within one. Alone, nothing here does anything.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, store: dist.Store | None = None):
+    def __init__(self, rank: int = 0, size: int = 1, store: "dist.Store | None" = None):
         self.rank, self.size, self._store = rank, size, store
         self.in_step = False
         self.all_cancelled = False  # and have agreed on that, after the same iteration
@@ -68,6 +69,11 @@ class Ranks:
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    @property
+    def looks(self) -> bool:
+        """Whether pictures are drawn on this rank: those of networks in parts can be drawn by all of them alone."""
+        return self.leads or self.in_step
 
     def agree(self, *numbers: float, stopping: bool = False) -> "Agreement":
         """The sums of these numbers over all ranks, and whether one of them wants to stop after this iteration.
@@ -159,11 +165,12 @@ class Ranks:
             raise
 
 
+@dataclass(frozen=True)
 class Agreement:
     """What all ranks together have said: sums of numbers, and whether one wants to stop."""
 
-    def __init__(self, sums: list[float], stopping: bool):
-        self.sums, self.stopping = sums, stopping
+    sums: list[float]
+    stopping: bool
 
 
 class Backward:

@@ -11,7 +11,7 @@ from ..files.checkpoint import Changes, Checkpoint, differences
 from ..files.tensors import NotACheckpointError, is_finite
 from .run import NotFiniteError, Run
 from .settings import Settings
-from .sharding import DTensor, part_here, parted_as
+from .sharding import is_in_parts, part_here, parted_as
 
 # What may change within a run. Everything else would leave a student that no settings describe.
 APPLIED = ("student_learning_rate", "fake_learning_rate")
@@ -107,7 +107,7 @@ def parts_like(run: Run) -> Callable[[str], Tensor | None]:
             mine = weights[role][int(of[0])] if of[1] in AS_WEIGHTS else None
         else:
             mine = known.get(name)
-        return mine if isinstance(mine, DTensor) else None
+        return mine if mine is not None and is_in_parts(mine) else None
 
     return like
 

@@ -3,6 +3,8 @@
 What stands in docs/families.md is what passes here, in test_families_learning.py and in CleanStyle's own tests.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -144,10 +146,9 @@ class Chain:
         return (self.weights * scores).sum() + logits.square().sum()
 
 
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("mode", [LORA, FULL])
-def test_gradients_of_both_roles_equal_differences(family, mode):
-    """Along a direction in which all of a role's weights change; and recomputed activations change nothing."""
+@contextmanager
+def iteration_in_double(family, mode: str) -> Iterator[tuple]:
+    """The chain of an iteration and the roles that it goes through, in float64, within what gradients are open in."""
     from sid_pack.nodes.host.families import ADVERSARIAL, family_of
     from sid_pack.nodes.host.weights import with_gradients
 
@@ -159,6 +160,14 @@ def test_gradients_of_both_roles_equal_differences(family, mode):
         chain = Chain(family, adversarial=ADVERSARIAL not in family_of(family.model).cannot)
         roles = roles_of(family, mode)
         in_double(roles, mode)
+        yield chain, roles
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("mode", [LORA, FULL])
+def test_gradients_of_both_roles_equal_differences(family, mode):
+    """Along a direction in which all of a role's weights change; and recomputed activations change nothing."""
+    with iteration_in_double(family, mode) as (chain, roles):
         trained = {"student": list(roles.student.parameters()), "fake": list(roles.fake.parameters())}
         every = [weight for weights in trained.values() for weight in weights]
         with roles.ready():
@@ -185,17 +194,7 @@ def test_gradients_of_both_roles_equal_differences(family, mode):
 @pytest.mark.usefixtures("in_float64")
 def test_both_scores_in_one_forward_are_those_of_separate_ones(family):
     """Their values, and the gradients by what they are given and by the fake score's weights."""
-    from sid_pack.nodes.host.families import ADVERSARIAL, family_of
-    from sid_pack.nodes.host.weights import with_gradients
-
-    network = family.model.model.diffusion_model
-    with torch.inference_mode():
-        network.double()
-        network.dtype = torch.float64
-    with torch.inference_mode(), with_gradients():
-        chain = Chain(family, adversarial=ADVERSARIAL not in family_of(family.model).cannot)
-        roles = roles_of(family, LORA)
-        in_double(roles, LORA)
+    with iteration_in_double(family, LORA) as (chain, roles):
         x_t, t, cond, uncond = chain.noise.requires_grad_(), chain.later, chain.cond, chain.uncond
         predict, asked = roles.predict, [x_t, *roles.fake.parameters()]
 
