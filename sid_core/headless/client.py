@@ -157,7 +157,7 @@ class Run:
             while end is None and time.monotonic() - max(opened, self._told) < RENEW_S:
                 receiving = receiving or asyncio.ensure_future(server.receive(socket))
                 await asyncio.wait({receiving}, timeout=QUIET_S)
-                self.check_host(f"while running {self.progress.node}")
+                self.check_host(self._doing())
                 if not receiving.done():
                     quiet_s = time.monotonic() - self._told
                     # Once is no news: many nodes take that long for a step.
@@ -182,7 +182,7 @@ class Run:
         """After a lost connection: wait a moment, and ask how the graph stands, which may be answered all the same."""
         self._unanswered_since = self._unanswered_since or time.monotonic()
         await asyncio.sleep(RETRY_S)
-        self.check_host(f"while running {self.progress.node}")
+        self.check_host(self._doing())
         if not self._has_said_lost:
             self._has_said_lost = True
             self.say(
@@ -209,6 +209,9 @@ class Run:
                 "Run it again: ComfyUI has no record of the graph. It was taken off the queue, or ComfyUI started anew."
             )
         return end
+
+    def _doing(self) -> str:
+        return f"while {self.progress.node}" if self.progress is WAITING else f"while running {self.progress.node}"
 
     def _take(self, message: str | bytes) -> Event | None:
         """Show the progress that a message tells of, and return the event that it is."""

@@ -32,6 +32,7 @@ class SiDDistill:
         plans = json.loads(plan)
         does = plans.get(f"{rank}-{attempt}", plans.get(rank))
         if does == "die":
+            time.sleep(1)  # until ComfyUI has told which node it runs
             os.kill(os.getpid(), signal.SIGKILL)
         elif does == "fail":
             raise ValueError("the settings do not fit")
