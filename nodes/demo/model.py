@@ -8,6 +8,7 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -118,8 +119,10 @@ class WordEncoder(nn.Module):
         return self.norm(self.layer(self.words(tokens) + self.positions))
 
 
-class HostedWordEncoder(WordEncoder):
+class HostedWordEncoder(WordEncoder, comfy.sd1_clip.ClipTokenWeightEncoder):
     """The encoder with the methods that `comfy.sd.CLIP` calls on its model."""
+
+    special_tokens: ClassVar = {"pad": PADDING}  # what a weight moves a word's context away from
 
     def __init__(self, words: int, device: torch.device, dtype: torch.dtype, model_options: dict):
         super().__init__(words)
@@ -127,16 +130,11 @@ class HostedWordEncoder(WordEncoder):
         self.dtypes = {torch.float32}
 
     def encode_token_weights(self, token_weight_pairs: dict[str, list]) -> tuple[Tensor, None]:
-        """→ (context (1, L, D), no pooled output). A weight moves a word's context away from the empty prompt's."""
-        pairs = token_weight_pairs["words"][0]
-        device = self.positions.device
-        tokens = torch.tensor([[pair[0] for pair in pairs]], device=device)
-        weights = torch.tensor([pair[1] for pair in pairs], device=device)[:, None]
-        context = self(tokens)
-        if (weights != 1.0).any():
-            empty = self(torch.full_like(tokens, PADDING))
-            context = empty + weights * (context - empty)
-        return context.to(comfy.model_management.intermediate_device()), None
+        """→ (context (1, L, D), no pooled output), weighted as in the host's own encoders."""
+        return super().encode_token_weights(token_weight_pairs["words"])
+
+    def encode(self, tokens: list[list[int]]) -> tuple[Tensor, None]:
+        return self(torch.tensor(tokens, device=self.positions.device)), None
 
     def set_clip_options(self, options: dict) -> None:
         """The host offers options of CLIP (layer to stop at, projection) that this encoder has no use for."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...sid_core.data.prompts import PromptFile
 from ..host.image_features import TextFeatures
+from ..host.texts import conditionings
 
 AT_ONCE = 32  # prompts that are encoded together, lest the text encoder and the model take turns in memory
 
@@ -47,14 +48,12 @@ class Prompting:
         if turn not in self._encoded:
             kept = {turn - 1: self._encoded[turn - 1]} if turn - 1 in self._encoded else {}
             self._encoded = kept
-            for each in range(turn, min(turn + AT_ONCE, len(self.prompts))):
+            turns = range(turn, min(turn + AT_ONCE, len(self.prompts)))
+            texts = [self.text(each) for each in turns]
+            for each, text, conditioning in zip(turns, texts, conditionings(self.clip, texts), strict=True):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                self._encoded[each] = self._encode(self.text(each))
+                self._encoded[each] = conditioning, self.texts.of(text) if self.texts else None
         return self._encoded[turn]
-
-    def _encode(self, text: str) -> tuple[list, Tensor | None]:
-        conditioning = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
-        return conditioning, self.texts.of(text) if self.texts else None
 
 
 def batches(conditionings: Sequence[list]) -> list[tuple[list[int], list]]:

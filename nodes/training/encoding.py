@@ -7,7 +7,6 @@ from pathlib import Path
 import comfy.model_management
 import comfy.utils
 import folder_paths
-import torch
 from torch import Tensor
 
 from ...sid_core.data.conditioning import Cond
@@ -20,6 +19,7 @@ from ..host.conditioning import conditioning_tensors
 from ..host.fingerprints import encoding_digest
 from ..host.progress import CONSOLE_SECONDS, NODE_SECONDS, duration
 from ..host.reach import is_local
+from ..host.texts import conditionings
 from ..sampling.guiders import SiDGuider
 
 
@@ -38,10 +38,8 @@ def encoded(clip, prompts: PromptFile, guider: SiDGuider, latent: Tensor, node_i
     model = guider.model_patcher
 
     def encode(texts: Sequence[str]) -> Iterator[Cond]:
-        for text in texts:
+        for text, conditioning in zip(texts, conditionings(clip, texts), strict=True):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with torch.inference_mode():
-                conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
             # It may be out of a file, of which other machines are told nothing.
             yield conditioning_tensors(model, conditioning, latent, like=uncond, text=text if is_local() else "")
 

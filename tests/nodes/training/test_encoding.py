@@ -100,18 +100,20 @@ def test_prompts_are_encoded_once_for_all_runs(run_graph, tokenized, comfyui):
 def test_cancel_keeps_the_shards_that_were_encoded(run_graph, tokenized, monkeypatch):
     import comfy.model_management
 
-    texts = numbered("cancel", 2 * SHARD + 10)
+    from sid_pack.nodes.host.texts import AT_ONCE
+
+    texts, stopped = numbered("cancel", 2 * SHARD + 10), SHARD + 2 * AT_ONCE
     plain, calls = comfy.model_management.throw_exception_if_processing_interrupted, []
 
     def cancel_late():
         calls.append(1)
-        if len(tokenized) == SHARD + 30:
+        if len(tokenized) == stopped:
             comfy.model_management.interrupt_current_processing()
         plain()
 
     monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", cancel_late)
     assert not run_graph(graph(texts, "cancel encoding")).success
-    assert tokenized == texts[: SHARD + 30]
+    assert tokenized == texts[:stopped]
     monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", plain)
     tokenized.clear()
     assert run_graph(graph(texts, "cancel encoding")).success
