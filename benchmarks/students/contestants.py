@@ -41,7 +41,8 @@ class Contestant:
 
     knob: what the method's own knob is, with the values to try; guidance(knob) → the scales. settings(knob): further
     `Settings`. real_pictures: whether it learns from them. begins_from: the contestant whose student it starts as.
-    beta1: of Adam, as the authors have it.
+    beta1: of Adam, as the authors have it. tuned_as: the contestant whose tuning it takes. longer: its images, as a
+    multiple of the others'.
     """
 
     name: str
@@ -55,9 +56,13 @@ class Contestant:
     begins_from: str | None = None
     fake_rate: float = SID_FAKE_RATE
     beta1: float = 0.0
+    tuned_as: str | None = None
+    longer: float = 1.0
 
     def grid(self) -> list[Choice]:
         """All rates at the middle value of the knob, then its other values at the middle rate."""
+        if self.tuned_as:
+            return []
         rate, knob = RATES[len(RATES) // 2], self.knobs[len(self.knobs) // 2]
         return [Choice(r, knob) for r in RATES] + [Choice(rate, k) for k in self.knobs if k != knob]
 
@@ -123,6 +128,16 @@ ZERO, ANTI, LSG = (
 )
 CONTESTANTS = (
     Contestant("sid_lsg", "SiD, LSG", SID, "guidance scale κ", GUIDANCES, Guidance.lsg),
+    Contestant(
+        "sid_lsg_long",
+        "SiD, LSG, as many forwards as DMD2",
+        SID,
+        "guidance scale κ",
+        GUIDANCES,
+        Guidance.lsg,
+        tuned_as="sid_lsg",
+        longer=2.5,
+    ),
     Contestant("sid_zero", "SiD, Zero-CFG", SID, "α of the loss", (0.8, 1.0, 1.2), ZERO, lambda knob: {"alpha": knob}),
     Contestant("sid_anti", "SiD, Anti-CFG", SID, "fake score's scale κ", (-0.5, -1.0, -2.0), Guidance.anti_cfg),
     Contestant("sida_lsg", "SiD, LSG, adversarial", SID, guidance=LSG, real_pictures=True, **ADVERSARIAL),

@@ -44,6 +44,8 @@ def read(file: Path) -> dict[str, Any]:
 
 def best_choice(contestant: Contestant, steps: int, places: Places) -> Choice | None:
     """What was nearest of all trials; None until they are done."""
+    if contestant.tuned_as:
+        return best_choice(BY_NAME[contestant.tuned_as], steps, places)
     best = nearest(contestant, steps, contestant.grid(), places)
     return best and nearest(contestant, steps, [best, *_after(contestant, best)], places)
 
@@ -59,6 +61,8 @@ def nearest(contestant: Contestant, steps: int, choices: Sequence[Choice], place
 
 def distance_of_best(contestant: Contestant, steps: int, places: Places) -> float:
     """That of the choice's trial; infinite until there is one."""
+    if contestant.tuned_as:
+        contestant = BY_NAME[contestant.tuned_as]
     choice = best_choice(contestant, steps, places)
     distance = choice and read(places.trial(contestant, tuned_at(steps), choice))["distance"]
     return math.inf if distance is None else distance
@@ -66,8 +70,9 @@ def distance_of_best(contestant: Contestant, steps: int, places: Places) -> floa
 
 def trials_of(contestant: Contestant, steps: int, places: Places) -> list[Choice]:
     """The grid, and what is tried after it as far as that is known."""
-    best = nearest(contestant, steps, contestant.grid(), places)
-    return contestant.grid() + (_after(contestant, best) if best else [])
+    grid = contestant.grid()
+    best = nearest(contestant, steps, grid, places) if grid else None
+    return grid + (_after(contestant, best) if best else [])
 
 
 def _after(contestant: Contestant, best: Choice) -> list[Choice]:
@@ -91,7 +96,8 @@ def _trial(contestant: Contestant, choice: Choice, steps: int, sizes: Sizes, pla
 def final_job(contestant: Contestant, steps: int, seed: int, sizes: Sizes, places: Places) -> Job | None:
     """None until the tuning is done."""
     choice = best_choice(contestant, steps, places)
-    return choice and _job(contestant, choice, contestant.trained_for(steps), seed, sizes.images, sizes, places)
+    images = round(sizes.images * contestant.longer)
+    return choice and _job(contestant, choice, contestant.trained_for(steps), seed, images, sizes, places)
 
 
 def _job(

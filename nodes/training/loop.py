@@ -271,7 +271,7 @@ class Training:
         results, losses = self.iterations(), []
         schedule = self.schedule
         if self.run.iteration == 0:
-            self.look(0, None)
+            self.look(0, show)
         shown = self.ranks.shared_in_step((self.folder.previews / TEACHER_PREVIEW).exists())
         if self.ranks.looks and show is not None and not shown:
             self._show_teacher(show)
