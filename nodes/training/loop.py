@@ -106,8 +106,8 @@ class Training:
             for reason in resumed.broken:
                 self.progress.warn(f"{reason} {resumed.checkpoint.name} before it is used: iteration {at}.")
             self.progress.remark(f"goes on from iteration {at} of the run in {say.shown(self.folder.path)}")
-            before = self.folder.description().get("schedule", {})
-            now = self._schedule()
+            before, now = self.folder.description().get("schedule", {}), self._schedule()
+            before.setdefault("processes", 1)  # as runs of earlier versions had it
             changes = {key: (then, now[key]) for key, then in before.items() if now.get(key, then) != then}
             changes |= resumed.changes
             for name, (then, value) in sorted(changes.items()):
@@ -128,8 +128,8 @@ class Training:
         self.folder.describe(counters_of(self.run), facts, changes)
 
     def _schedule(self) -> dict[str, int]:
-        """What may change within a run, with the processes that train it if they are several."""
-        return asdict(self.schedule) | ({"processes": self.ranks.size} if self.ranks.size > 1 else {})
+        """What may change within a run."""
+        return asdict(self.schedule) | {"processes": self.ranks.size}
 
     def _resumed(self) -> Resumed | None:
         """What the folder has, restored; on other ranks than the first, what that one has."""

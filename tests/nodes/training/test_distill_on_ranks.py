@@ -153,3 +153,6 @@ def test_runs_go_on_in_one_process_and_again_in_two(done, comfyui, comfyui_path,
         assert last.counters["images"] == middle[mode].counters["images"] + RANKS * COMMON["batch_size"]
         assert last.tensors.keys() == middle[mode].tensors.keys()
         assert all(tensor.isfinite().all() for tensor in last.tensors.values())
+        told = json.loads((there / f"{mode} handed over" / "run.json").read_text())["changes"]
+        told = [each for each in told if each["setting"] == "processes"]
+        assert [(each["iteration"], each["then"], each["now"]) for each in told] == [(2, 2, 1), (3, 1, 2)]
