@@ -3,6 +3,7 @@ import logging
 import pytest
 import torch
 from graphs import demo, node, sampled, shown
+from looks import Looks
 
 # ComfyUI's sigmas of the SiD times 625, 468, 312, 156 under the SD schedule.
 SIGMAS_OF_FOUR_STEPS = [2.502, 1.455, 0.868, 0.470, 0.0]
@@ -218,3 +219,25 @@ def test_the_sampling_node_says_it(run_graph):
     assert not result.success
     assert "Connect a scheduler such as SiD Scheduler" in result.error
     assert "or take FlipSigmas out: they are 0.0001, 0.46" in result.error
+
+
+@pytest.mark.parametrize("noise_mode", ["fresh", "fixed", "ddim"])
+def test_nothing_waits_for_the_device_between_steps(run_graph, monkeypatch, noise_mode):
+    """By what is read of tensors, in our code and in the host's below it: no more in 6 steps than in 2."""
+    import comfy.samplers
+
+    reads, plain = [], comfy.samplers.CFGGuider.inner_sample
+
+    def watched(*args, **kwargs):
+        # Here, as a mode is its thread's alone; and in inference mode reads go by it.
+        with torch.inference_mode(False), torch.no_grad(), Looks() as looks:
+            found = plain(*args, **kwargs)
+        reads.append(looks.count)
+        return found
+
+    monkeypatch.setattr(comfy.samplers.CFGGuider, "inner_sample", watched)
+    for steps in (2, 6):
+        graph = student_graph(node("SiDSampler", noise_mode=noise_mode))
+        graph["sigmas"]["inputs"]["steps"] = steps
+        latent_of(run_graph(graph))
+    assert reads[0] == reads[1]

@@ -188,7 +188,13 @@ def test_the_folder_tells_all_about_the_run(run_graph, runs):
     described = json.loads((folder / "run.json").read_text())
     assert (described["iteration"], described["images"], described["prompts"]) == (5, 10, 2)
     assert described["settings"]["batch"] == 2 and described["settings"]["guidance"]["name"] == "lsg"
-    assert described["schedule"] == {"iterations": 5, "save_every": 2, "preview_every": 1000, "keep_last": 2, "processes": 1}
+    assert described["schedule"] == {
+        "iterations": 5,
+        "save_every": 2,
+        "preview_every": 1000,
+        "keep_last": 2,
+        "processes": 1,
+    }
     known = {"mode", "base", "weights", "prompts", "latent", "more_sizes", "images", "student"}
     assert described["identity"].keys() == known
     assert described["versions"]["torch"] == torch.__version__ and described["versions"]["comfyui-sid"]

@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
-from traceback import extract_stack
 
 import pytest
 import torch
+from looks import Looks
 from oracles import ToyDistillation, Watch, break_prompt, small, stable_diffusion_alphas, toy_prompts
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sid_pack.sid_core.data.conditioning import PromptSet
 from sid_pack.sid_core.method.guidance import Guidance
@@ -468,20 +466,6 @@ def test_the_fake_score_is_updated_as_often_as_asked_on_pictures_of_their_own():
     assert len({tuple(x_t.flatten().tolist()) for x_t in inputs}) == len(inputs)
     once = ToyDistillation(SD, small(Settings(ZERO)))
     assert results[0].step == once.train(1)[0].step
-
-
-class Looks(TorchDispatchMode):
-    """Counts what a program reads of tensors outside of the optimizers, for which it would wait for a GPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
-        if function in reads and not any("optim" in Path(frame.filename).parts for frame in extract_stack()):
-            self.count += 1
-        return function(*args, **(kwargs or {}))
 
 
 def test_nothing_waits_for_the_device_within_forwards_and_between_the_students_steps():
