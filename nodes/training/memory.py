@@ -1,6 +1,7 @@
 """What a distillation takes of the device's memory, said before it begins, and what is done when that runs out."""
 
 import gc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,7 +63,9 @@ class Demand:
 def plan(savings: Savings, demand: Demand, asked: int, measure: Callable[[], Activations]) -> str:
     """Set the micro-batch to what was asked for, or where that is 0 to what fits, and say what is expected.
 
-    measure: what one picture's forward keeps for its backward pass; it may run out of memory itself.
+    Where not even one picture would fit, what more can be saved is chosen as well, as it is in `Savings.more`, which
+    else comes after running out. measure: what one picture's forward keeps for its backward pass; it may run out of
+    memory itself.
     """
     try:
         activations = measure()
@@ -71,18 +74,33 @@ def plan(savings: Savings, demand: Demand, asked: int, measure: Callable[[], Act
             raise
         savings.micro_batch = asked or 1
         return f"memory: not even the forward of one picture fits beside the model; trying {at_a_time(asked or 1)}"
-    per_picture = activations.recomputed if savings.recompute else activations.kept
-    per_picture *= demand.forwards
     optimizers = demand.trained * OPTIMIZER
     free = comfy.model_management.get_free_memory(demand.device)
-    fits = max(1, int((free * (1 - KEPT_FREE) - optimizers) // max(per_picture, 1)))
+    room = free * (1 - KEPT_FREE) - optimizers
+
+    def a_picture() -> int:
+        return demand.forwards * (activations.recomputed if savings.recompute else activations.kept)
+
+    offloaded = ""
+    if not asked:
+        savings.recompute = savings.recompute or a_picture() > room
+        if savings.can_offload and a_picture() > room:
+            savings.offloaded = math.ceil((optimizers + a_picture()) / (1 - KEPT_FREE))
+            missing = min(savings.offloaded - free, demand.weights)
+            offloaded = (
+                f" {gigabytes(missing)} of the weights stay in RAM, and come to the device when they are needed, which "
+                "is slower: a smaller latent or rank needs less."
+            )
+            free += missing
+            room = free * (1 - KEPT_FREE) - optimizers
+    fits = max(1, int(room // max(a_picture(), 1)))
     savings.micro_batch = min(asked or fits, demand.batch)
-    too_much = optimizers + savings.micro_batch * per_picture > free
+    too_much = optimizers + savings.micro_batch * a_picture() > free
     return (
         f"memory: {gigabytes(demand.weights)} for weights, with {gigabytes(free)} still free; "
         f"{gigabytes(optimizers)} for gradients and optimizers of {demand.trained / 1e6:.1f} million trained weights; "
-        f"{gigabytes(per_picture)} a picture for activations{', recomputed in the backward pass' * savings.recompute}. "
-        f"Of {demand.batch}, {at_a_time(savings.micro_batch)}{', which may not fit' * too_much}."
+        f"{gigabytes(a_picture())} a picture for activations{', recomputed in the backward pass' * savings.recompute}. "
+        f"Of {demand.batch}, {at_a_time(savings.micro_batch)}{', which may not fit' * too_much}.{offloaded}"
     )
 
 

@@ -92,6 +92,38 @@ def test_as_many_pictures_as_fit_go_through_at_once(run_graph, monkeypatch, capl
     assert micro * per_picture < 200 < (micro + 20) * per_picture
 
 
+GB = 10**9
+# free, and then what is chosen, with 1 GB for optimizers, and a picture of 4 GB or, recomputed, 1 GB.
+ROOM = {
+    "for all": (40, 4, False, 0),
+    "for two": (12, 2, False, 0),
+    "for some that are recomputed": (4, 2, True, 0),
+    "for none": (1, 1, True, 2),
+}
+
+
+@pytest.mark.parametrize(("free", "at_once", "recomputed", "kept_free"), ROOM.values(), ids=ROOM)
+@pytest.mark.parametrize("can_offload", [True, False])
+def test_what_does_not_fit_is_saved_before_it_runs_out(
+    comfyui, monkeypatch, free, at_once, recomputed, kept_free, can_offload
+):
+    import comfy.model_management
+
+    from sid_pack.nodes.training.memory import KEPT_FREE, OPTIMIZER, Demand, Savings, plan
+    from sid_pack.sid_core.training.memory import Activations
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: free * GB)
+    savings = Savings(micro_batch=4, recompute=False, can_offload=can_offload)
+    demand = Demand(torch.device("cpu"), weights=5 * GB, trained=GB // OPTIMIZER, batch=4, forwards=2)
+    said = plan(savings, demand, 0, lambda: Activations(kept=2 * GB, recomputed=GB // 2))
+    assert (savings.micro_batch, savings.recompute) == (at_once, recomputed)
+    wanted = kept_free * GB / (1 - KEPT_FREE) if can_offload else 0
+    assert savings.offloaded == pytest.approx(wanted)
+    assert ("may not fit" in said) == (bool(kept_free) and not can_offload)
+    stays = f"{wanted / GB - free:.1f} GB of the weights stay in RAM"
+    assert (stays in said) == bool(wanted)
+
+
 @pytest.mark.parametrize("name", ["sd15", "sd3"])
 def test_activations_are_those_that_autograd_keeps(name, comfyui):
     """Another route: keep everything, and count the memory that it lies in."""
