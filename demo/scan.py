@@ -52,7 +52,7 @@ class Scan:
 
     def add(self, settings: Iterable[Setting]) -> None:
         tried = {result.setting for result in self.results}
-        for setting in settings:
+        for setting in dict.fromkeys(settings):  # several of the best may lead to the same one
             if setting not in tried and affordable(setting, self.artist):
                 self.results.append(evaluate(setting, self.artist, self.protocol, self.prompts, seeds=1))
                 print(row(self.results[-1], self.results[0].distance), flush=True)
