@@ -48,10 +48,12 @@ class PatchedWeights(Mapping[str, Tensor]):
     def __init__(self, model: ModelPatcher, patched: bool = True):
         prefix = "diffusion_model."
         self.device = model.load_device
+        # Weights beyond patches are replaced as a whole, and a MODEL that is loaded has others' in their place.
+        replaced = model.object_patches_backup | (model.object_patches if patched else {})
         self.parts = {
-            key.removeprefix(prefix): parts if patched else parts[:1]
-            for key, parts in model.get_key_patches(prefix).items()
-            if parts[0][0].is_floating_point()
+            key.removeprefix(prefix): [(replaced.get(key, weight), convert), *(patches if patched else [])]
+            for key, ((weight, convert), *patches) in model.get_key_patches(prefix).items()
+            if weight.is_floating_point()
         }
 
     def __getitem__(self, name: str) -> Tensor:

@@ -8,9 +8,14 @@ import tiny_models
 import torch
 from graphs import demo, node, shown
 from safetensors import safe_open
+from tiny_families import FAMILIES as FAMILY
 from torch import Tensor
 
-FAMILIES = ["sd15", "sdxl", "sd3", "flux"]
+FAMILIES = ["sd15", "sdxl", "sd3", "flux", "Wan 2.1"]
+
+
+def base_of(family: str):
+    return FAMILY[family].model() if family in FAMILY else getattr(tiny_models, family)()
 
 
 def info_of(model, **changes):
@@ -56,13 +61,16 @@ def as_in_a_node(comfyui):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_at_full_rank_it_is_the_student_but_for_what_no_lora_holds(family):
     """Each weight that the host makes of base and LoRA is the student's, or one of `others` and the base's."""
-    base = getattr(tiny_models, family)()
+    base = base_of(family)
     original = {name: weight.clone() for name, weight in base.model.diffusion_model.state_dict().items()}
     student = drawn(base)
     lora, told = extracted(base, student, 4096)
     for name, weight in weights_of(lora).items():
         expected = original[name] if name in told.others else student[name]
         torch.testing.assert_close(weight, expected, rtol=0, atol=2e-6, msg=name)
+        if name in told.others:  # also where no patch reaches
+            left = float((student[name] - original[name]).norm())
+            assert told.others[name] == pytest.approx(left, rel=1e-4, abs=1e-6), name
     matrices = {name for name, weight in student.items() if name.endswith(".weight") and weight.ndim in (2, 4)}
     assert {f"{layer}.weight" for layer in told.layers} >= matrices - {n for n in matrices if "embedding" in n}
     assert told.error < 1e-4
