@@ -31,7 +31,16 @@ def report(places: Places, sizes: Sizes) -> str:
     """Raises nothing for what is not done yet: it is left out."""
     rows = [row for steps in STEPS for c in CONTESTANTS if (row := student_row(c, steps, places, sizes))]
     rows += [teacher_row(result) for result in teachers(places)]
-    heads = ["method", "steps", "seeds", *MEASURES, "forwards a picture", "images", "training forwards, M", "min"]
+    heads = [
+        "method",
+        "steps",
+        "seeds",
+        *MEASURES,
+        "forwards a picture",
+        "images",
+        "training forwards, thousands",
+        "min",
+    ]
     tuning = [row for c in CONTESTANTS for row in tuning_rows(c, places)]
     return "\n\n".join(
         [
@@ -57,7 +66,7 @@ def student_row(contestant: Contestant, steps: int, places: Places, sizes: Sizes
         *(cell(values(results, name), digits) for name, (_, _, digits) in MEASURES.items()),
         f"{results[0]['forwards']:g}",
         f"{images:,}",
-        f"{statistics.mean(result['training_forwards'] for result in results) / 1e6:.2f}",
+        f"{statistics.mean(result['training_forwards'] for result in results) / 1e3:.0f}",
         f"{statistics.mean(result['training_seconds'] for result in results) / 60:.1f}",
     ]
 
