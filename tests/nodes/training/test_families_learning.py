@@ -21,7 +21,7 @@ STOPPED = 2  # iterations before the end
 IDENTITY = {"base": "tiny"}
 # ComfyUI tells these from others by widths that a tiny network has not.
 KNOWN_BY_WIDTH = {"SD1.5", "SD2", "SDXL", "SSD-1B", "Segmind Vega", "KOALA 700M", "KOALA 1B", "AuraFlow", "Z-Image"}
-KNOWN_BY_WIDTH |= {"HunyuanVideo 1.5"}
+KNOWN_BY_WIDTH |= {"HunyuanVideo 1.5", "Kandinsky 5 Image"}
 
 
 @dataclass(repr=False)
