@@ -20,7 +20,7 @@ from timing import Ticker, in_words
 BASE = ROOT / ".sid" / "demo"
 WORKFLOWS = ROOT / "workflows" / "api"
 # Evaluations of the network for one picture: guidance takes two for each, and some samplers more than one a step.
-FORWARDS = {("lcm", 50): 100, ("dpmpp_sde", 4): 14, ("seeds_3", 2): 8, ("lcm", 4): 4, ("lcm", 1): 1}
+FORWARDS = {("lcm", 50): 100, ("seeds_2", 4): 14, ("seeds_3", 2): 8, ("lcm", 4): 4, ("lcm", 1): 1}
 # What an iteration of demo_distil costs, in evaluations of the network for one picture; and what the rest of a workflow
 # does, in times that it takes to load ComfyUI here. Both are about the same on any machine.
 ITERATION_FORWARDS = 700
