@@ -16,7 +16,7 @@ import torch
 from host import start_comfyui
 from pictures import ASSETS, TRAINING, Pictures, at_sizes, load_pictures, placed
 from torch import Tensor, nn
-from training import TimedTraining
+from training import TimedTraining, lower_precision
 
 BATCH = 64
 LEARNING_RATE = 1.5e-3
@@ -91,7 +91,7 @@ def train(
         if seen:
             pick = torch.randint(len(seen[0]), (BATCH - own,))
             shown, latents = torch.cat([shown, seen[0][pick]]), torch.cat([latents, seen[1][pick]])
-        with torch.autocast("cpu", torch.bfloat16):
+        with lower_precision(latents.device):
             error = codec.decode(latents).float() - shown
         # Of neighbouring pixels' differences too: edges are few of the pixels and most of what a person sees.
         return error.abs().mean() + sum(error.diff(dim=axis).abs().mean() for axis in (-2, -1))

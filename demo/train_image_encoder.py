@@ -18,7 +18,7 @@ from image_prompt import preprocessing
 from pictures import FILE, STYLES, TRAINING, Pictures, at_sizes, load_pictures, placed, words_of
 from regions import GRID, KEPT, load_regions
 from torch import Tensor, nn
-from training import TimedTraining, attention_in_float32, default_device, initialize
+from training import TimedTraining, attention_in_float32, default_device, initialize, lower_precision
 
 OUT = ROOT / ".sid" / "image_encoder.safetensors"
 BATCH = 128
@@ -133,7 +133,7 @@ class Lessons:
         subjects, styles = self.subjects[pick], self.styles[pick]
         told = styles.where(torch.rand(len(pick), device=self.device) >= STYLE_DROPPED, UNTOLD)
         learner = self.learner
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with lower_precision(self.device):
             hidden, embeds = seen(learner.encoder, self.preprocess(pictures))
             texts = learner.captions(subjects, told)
             patches = hidden[:, 1:]

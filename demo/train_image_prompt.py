@@ -21,7 +21,7 @@ from host import ROOT, start_comfyui
 from image_prompt import attentions_to, file_weights, new_adapter, preprocessing
 from pictures import FILE, TRAINING, Pictures, at_sizes, load_pictures, placed
 from torch import Tensor
-from training import TimedTraining, attention_in_float32, default_device
+from training import TimedTraining, attention_in_float32, default_device, lower_precision
 
 OUT = ROOT / ".sid" / "image_prompt.safetensors"
 BATCH = 64
@@ -65,7 +65,7 @@ class Lessons:
             context if no_image else self.context(self.pictures.caption(index))
             for index, context, no_image in zip(indices, contexts, image_dropped, strict=True)
         ]
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with lower_precision(self.device):
             tokens = self.eye(pixel_values=pixels, intermediate_output=-2)[1]
         return latents.to(self.device), torch.cat(contexts), torch.cat(whole), tokens.float()
 
@@ -86,7 +86,7 @@ def prediction_loss(adapter, lessons: Lessons, layers: list, process, attend: Ca
     noise = torch.randn_like(x0)
     alpha, sigma = (c.float().view(-1, 1, 1, 1).to(x0.device) for c in process.coefficients(t))
     noisy, picture = alpha * x0 + sigma * noise, alpha * noise - sigma * x0
-    with torch.autocast(x0.device.type, torch.bfloat16):
+    with lower_precision(x0.device):
         override = {"optimized_attention_override": attention_in_float32}
         with torch.no_grad():
             known = lessons.unet(noisy, t.float(), context=whole, transformer_options=override)

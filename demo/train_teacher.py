@@ -15,7 +15,7 @@ import torch
 from host import start_comfyui
 from pictures import ASSETS, STYLES, TRAINING, Pictures, at_sizes, load_pictures, placed, words_of
 from torch import Tensor, nn
-from training import TimedTraining, attention_in_float32, default_device, initialize
+from training import TimedTraining, attention_in_float32, default_device, initialize, lower_precision
 
 BATCH = 64  # twice that in the second half: first many steps teach most, later steps with less noise
 LEARNING_RATE = 6e-4
@@ -136,7 +136,7 @@ def main() -> None:
         noise = torch.randn_like(x0)
         alpha, sigma = (c.float().view(-1, 1, 1, 1).to(device) for c in process.coefficients(t))
         x_t = alpha * x0 + sigma * noise
-        with torch.autocast(device.type, torch.bfloat16):
+        with lower_precision(device):
             v = unet(x_t, t.float(), context=text(prompts.of(pick)), transformer_options=dict(options))
             return (v.float() - (alpha * noise - sigma * x0)).square().mean()
 

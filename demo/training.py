@@ -125,6 +125,15 @@ def initialize(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def lower_precision(device: torch.device, cache_weights: bool = True) -> torch.autocast:
+    """Within it, networks compute in bfloat16; but not on a CPU without AVX-512, which takes ten times as long for it.
+
+    cache_weights: whether copies of weights are kept from one forward to the next, between which they may not change.
+    """
+    slow = device.type == "cpu" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.autocast(device.type, torch.bfloat16, enabled=not slow, cache_enabled=cache_weights)
+
+
 def attention_in_float32(attention: Callable, q: Tensor, k: Tensor, v: Tensor, *args, **kwargs) -> Tensor:
     """On a CPU the backward of attention is several times slower in bfloat16, while all the rest is faster."""
     with torch.autocast(q.device.type, enabled=False):

@@ -13,6 +13,7 @@ from gan_head import Head
 from jobs import Job, OutOfTimeError
 from lcm import lcm
 from torch import nn
+from training import lower_precision
 from world import World
 
 from sid_pack.nodes.host.model import signature_of
@@ -54,7 +55,7 @@ def _train(job: Job, world: World, file: Path, place: RunFolder, deadline: float
     place.resume(lambda checkpoint: restore(run, checkpoint, identity))
     kept = time.monotonic()
     # Weights change between forwards, so no copy in lower precision is kept.
-    lower = torch.autocast(world.model.load_device.type, torch.bfloat16, cache_enabled=False)
+    lower = lower_precision(world.model.load_device, cache_weights=False)
     with roles.ready(), lower, cost.counting(roles.network):
         while run.iteration < job.iterations:
             began = time.monotonic()

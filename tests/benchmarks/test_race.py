@@ -48,11 +48,12 @@ def test_each_method_has_as_many_trials_and_as_many_images(race, sizes, places):
     from contestants import CONTESTANTS
     from stages import trial_jobs
 
-    for one in CONTESTANTS:
+    tuned = [one for one in CONTESTANTS if not one.tuned_as]
+    for one in tuned:
         assert len(trial_jobs(one, sizes, places)) == 2 * 5
         tune(places, one, 4, [1.0] * 5, [2.0, 2.0])
     files, images = [], set()
-    for one in CONTESTANTS:
+    for one in tuned:
         trials = trial_jobs(one, sizes, places)
         # What begins as another's student has the other's trials, too, and keeps the t_init that these have found.
         assert len(trials) == (10 if one.begins_from else 12)
@@ -73,7 +74,7 @@ def test_the_readme_s_grid_is_the_one_that_is_run(race):
         for name in re.findall(r"`(\w+)`", names) or [names]
     }
     assert rows.pop("all") == RATES
-    assert rows == {one.name: one.knobs for one in CONTESTANTS}
+    assert rows == {one.name: one.knobs for one in CONTESTANTS if not one.tuned_as}
     for number in (FULL_IMAGES, full_sizes(FULL_IMAGES).trial_images):
         assert f"{number:,} images" in text or f"updated on, {number:,}" in text
     assert f"seed {TRIAL_SEED}" in text
@@ -129,6 +130,18 @@ def test_who_begins_as_a_student_waits_for_it_and_keeps_its_t_init(race, sizes, 
     assert (final.begins, final.choice) == (places.student(lsg, 4, 1), Choice(1e-3, begun.knobs[-1], 999.0))
 
 
+def test_one_with_anothers_tuning_has_no_trials_and_more_images(race, sizes, places):
+    from contestants import BY_NAME
+    from stages import best_choice, final_job, trial_jobs
+
+    lsg, longer = BY_NAME["sid_lsg"], BY_NAME["sid_lsg_long"]
+    assert trial_jobs(longer, sizes, places) == [] and final_job(longer, 4, 0, sizes, places) is None
+    tune(places, lsg, 4, [5.0, 4.0, 3.0, 2.0, 1.0], [3.0, 0.5])
+    first, second = (final_job(one, 4, 0, sizes, places) for one in (lsg, longer))
+    assert first.choice == second.choice == best_choice(lsg, 4, places)
+    assert second.iterations == 2.5 * first.iterations
+
+
 def test_an_lcm_is_trained_once_for_four_and_two_steps(race, places):
     from contestants import BY_NAME
 
@@ -141,7 +154,7 @@ def test_who_needs_what_is_not_here_is_left_out_by_name(race, tmp_path, capsys, 
     import contestants
 
     left = {one.name for one in race.usable([], tmp_path / "no pictures")}
-    assert left == {"sid_lsg", "sid_zero", "sid_anti", "dmd2"}
+    assert left == {"sid_lsg", "sid_lsg_long", "sid_zero", "sid_anti", "dmd2"}
     assert "gather_pictures" in capsys.readouterr().err
     strange = contestants.replace(contestants.BY_NAME["dmd2"], settings=contestants.of(flux_capacity=1))
     monkeypatch.setitem(race.BY_NAME, "dmd2", strange)
@@ -217,7 +230,7 @@ def test_the_table_has_means_over_seeds_and_what_diverged(race, places):
     row = (
         "| SiD, LSG | 4 | 3 | 104.0 ± 4.0 | 0.500 ± 0.000 | 0.250 ± 0.000 | 0.500 ± 0.000 | 0.750 ± 0.000 | 4 | 8,192 |"
     )
-    assert f"{row} 2.50 | 1.5 |" in text
+    assert f"{row} 2500 | 1.5 |" in text
     assert "| LCM-style | 4 | 0.0005 | teacher's guidance scale 1 + ω 3 | 999 | diverged |" in text
 
 
