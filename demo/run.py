@@ -74,7 +74,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--iterations", type=positive, default=60, help="of the distillation (default: %(default)s)")
+    parser.add_argument("--iterations", type=positive, default=45, help="of the distillation (default: %(default)s)")
     parser.add_argument("--captions", type=positive, default=64, help="captions of each kind (default: %(default)s)")
     parser.add_argument(
         "--start-over",
