@@ -1,8 +1,7 @@
 """What a program reads of tensors: for each such read it would wait for a GPU."""
 
-from collections.abc import Callable
 from pathlib import Path
-from traceback import StackSummary, extract_stack
+from traceback import extract_stack
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -10,18 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 
 
-def outside_of_optimizers(stack: StackSummary) -> bool:
-    return not any("optim" in Path(frame.filename).parts for frame in stack)
-
-
 class Looks(TorchDispatchMode):
-    """Counts the reads whose stack `counts`."""
+    """Counts the reads outside of the optimizers."""
 
-    def __init__(self, counts: Callable[[StackSummary], bool] = outside_of_optimizers):
+    def __init__(self):
         super().__init__()
-        self.count, self._counts = 0, counts
+        self.count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function in READS and self._counts(extract_stack()):
+        if function in READS and not any("optim" in Path(frame.filename).parts for frame in extract_stack()):
             self.count += 1
         return function(*args, **(kwargs or {}))

@@ -42,10 +42,14 @@ def read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def tuned(contestant: Contestant) -> Contestant:
+    """Whose trials decide: its own, or those of the one that it takes the tuning of."""
+    return BY_NAME[contestant.tuned_as] if contestant.tuned_as else contestant
+
+
 def best_choice(contestant: Contestant, steps: int, places: Places) -> Choice | None:
     """What was nearest of all trials; None until they are done."""
-    if contestant.tuned_as:
-        return best_choice(BY_NAME[contestant.tuned_as], steps, places)
+    contestant = tuned(contestant)
     best = nearest(contestant, steps, contestant.grid(), places)
     return best and nearest(contestant, steps, [best, *_after(contestant, best)], places)
 
@@ -61,8 +65,7 @@ def nearest(contestant: Contestant, steps: int, choices: Sequence[Choice], place
 
 def distance_of_best(contestant: Contestant, steps: int, places: Places) -> float:
     """That of the choice's trial; infinite until there is one."""
-    if contestant.tuned_as:
-        contestant = BY_NAME[contestant.tuned_as]
+    contestant = tuned(contestant)
     choice = best_choice(contestant, steps, places)
     distance = choice and read(places.trial(contestant, tuned_at(steps), choice))["distance"]
     return math.inf if distance is None else distance
