@@ -14,16 +14,12 @@ SEED = 7
 T = 500
 
 
-def rows_of(fake_train: float, fake_score: float, teacher: float) -> tuple[int, int, int]:
+def rows_of(fake_train: int, fake_score: int, teacher: int) -> tuple[int, int, int]:
     """For each picture, the rows of the student's call, of the fake score's in its training, and of both scores'.
 
-    The arguments are the scales κ1, κ2 = κ3 and κ4; at 0 and 1, guidance takes one prediction, else two.
+    The arguments say how many predictions guidance takes at the scales κ1, κ2 = κ3 and κ4.
     """
-
-    def halves(scale: float) -> int:
-        return 1 if scale in (0, 1) else 2
-
-    return 1, halves(fake_train), halves(fake_score) + halves(teacher)
+    return 1, fake_train, fake_score + teacher
 
 
 def bare_iteration(

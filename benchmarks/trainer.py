@@ -144,7 +144,9 @@ def plain(subject: Subject, guidance, batch: int) -> Contender:
 
 def bare(subject: Subject, guidance, batch: int) -> Contender:
     """No training: see bare_iteration.py."""
-    network, rows = subject.model.model.diffusion_model, rows_of(*scales(guidance))
+    from sid_pack.sid_core.method.guidance import evaluations
+
+    network, rows = subject.model.model.diffusion_model, rows_of(*map(evaluations, scales(guidance)))
     context = subject.encode(subject.texts[:1]).to(network.dtype)
     return Contender(bare_iteration(network, context, subject.latent_shape, rows, batch), lambda parts: None)
 

@@ -22,6 +22,7 @@ DEMO_SETTINGS = {
     "steps": 4,
     "student_learning_rate": 1e-3,
     "fake_learning_rate": 2e-3,
+    "learning_rate_decay": True,
     "ema_half_life": 1000.0,
     "preview_every": 50,
     "mode": "lora",
@@ -42,7 +43,9 @@ def demo_distil() -> Sheet:
         "1. Press **Run**. *SiD Distill* shows its progress, and every 50 iterations what the student draws.\n"
         "2. At its end, the student draws the prompt in *Save Image*, and *SiD Save Student* writes it to "
         "**output/loras**.\n"
-        "3. **Cancel** keeps what was learnt: run again, and it goes on. Raise *iterations* to learn for longer.\n\n"
+        "3. **Cancel** keeps what was learnt: run again, and it goes on.\n"
+        "4. To learn for longer, raise *iterations* and give another *run name*: the learning rates fall towards a "
+        "run's end.\n\n"
         "For a model of your own, replace the demo model by its loader, give prompts of the kind you will write, set "
         "the latent to its size, and *preset* to its family: large models bear less than these learning rates.",
         note_height=315,

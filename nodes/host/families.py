@@ -54,6 +54,10 @@ OTHER_NOISE = {use: "SiD has no formula for its noise, as it has for ε-, v- and
 FINISHES = {
     use: "it finishes pictures that another model has begun, and knows the least noise alone." for use in USES[2:5]
 }
+TWO_TIMES = {
+    use: "it draws in few steps already: its network is told where a step ends, too, which a teacher can't be."
+    for use in USES[2:5]
+}
 OF_SID_DIT = 1.0  # as those of SiD-DiT (arXiv 2509.25127) were trained
 OF_COMFYUI = 6.0  # ours: as ComfyUI tells it where no FluxGuidance does
 
@@ -163,6 +167,11 @@ def require_use(model: ModelPatcher, use: str) -> None:
     if use in family.cannot:
         raise ValueError(
             f"Choose a model of another family: {family.name} can't be used so ({use}), as {family.cannot[use]}"
+        )
+    # Hunyuan's MeanFlow files, which the host has no class of their own for.
+    if use in TWO_TIMES and getattr(model.model.diffusion_model, "time_r_in", None) is not None:
+        raise ValueError(
+            f"Choose the {family.name} that needs many steps: this one can't be used so ({use}), as {TWO_TIMES[use]}"
         )
 
 

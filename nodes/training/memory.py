@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import comfy.model_management
 import torch
 
-from ...sid_core.method.guidance import Guidance
+from ...sid_core.method.guidance import Guidance, evaluations
 from ...sid_core.training.memory import Activations
 
 OFFLOADED_AT_ONCE = 1024**3
@@ -18,13 +18,13 @@ OPTIMIZER = 3 * 4  # bytes for each trained number: its gradient and Adam's two 
 
 @dataclass
 class Savings:
-    """micro_batch: pictures at a time. recompute: activations in the backward pass. offloaded: bytes of the device that
-    the host is to keep free of weights."""
+    """micro_batch: pictures at a time. recompute: activations in the backward pass. kept_free: bytes of the device
+    that the host is to keep free of weights."""
 
     micro_batch: int
     recompute: bool
     can_offload: bool
-    offloaded: int = 0
+    kept_free: int = 0
 
     def at_once(self) -> bool:
         """Whether all that is predicted at one x_t is one batch: not where one picture is all that there is room for,
@@ -39,9 +39,9 @@ class Savings:
         if not self.recompute:
             self.recompute = True
             return "activations are computed again in the backward pass instead of being kept"
-        if self.can_offload and self.offloaded < comfy.model_management.get_total_memory(device):
-            self.offloaded += OFFLOADED_AT_ONCE
-            return f"{gigabytes(self.offloaded)} are kept free of weights, which stay in RAM meanwhile"
+        if self.can_offload and self.kept_free < comfy.model_management.get_total_memory(device):
+            self.kept_free += OFFLOADED_AT_ONCE
+            return f"{gigabytes(self.kept_free)} are kept free of weights, which stay in RAM meanwhile"
         return None
 
 
@@ -76,24 +76,25 @@ def plan(savings: Savings, demand: Demand, asked: int, measure: Callable[[], Act
         return f"memory: not even the forward of one picture fits beside the model; trying {at_a_time(asked or 1)}"
     optimizers = demand.trained * OPTIMIZER
     free = comfy.model_management.get_free_memory(demand.device)
-    room = free * (1 - KEPT_FREE) - optimizers
+
+    def room() -> float:
+        return free * (1 - KEPT_FREE) - optimizers
 
     def a_picture() -> int:
         return demand.forwards * (activations.recomputed if savings.recompute else activations.kept)
 
     offloaded = ""
     if not asked:
-        savings.recompute = savings.recompute or a_picture() > room
-        if savings.can_offload and a_picture() > room:
-            savings.offloaded = math.ceil((optimizers + a_picture()) / (1 - KEPT_FREE))
-            missing = min(savings.offloaded - free, demand.weights)
+        savings.recompute = savings.recompute or a_picture() > room()
+        if savings.can_offload and a_picture() > room():
+            savings.kept_free = math.ceil((optimizers + a_picture()) / (1 - KEPT_FREE))
+            missing = min(savings.kept_free - free, demand.weights)
             offloaded = (
                 f" {gigabytes(missing)} of the weights stay in RAM, and come to the device when they are needed, which "
                 "is slower: a smaller latent or rank needs less."
             )
             free += missing
-            room = free * (1 - KEPT_FREE) - optimizers
-    fits = max(1, int(room // max(a_picture(), 1)))
+    fits = max(1, int(room() // max(a_picture(), 1)))
     savings.micro_batch = min(asked or fits, demand.batch)
     too_much = optimizers + savings.micro_batch * a_picture() > free
     return (
@@ -109,8 +110,12 @@ def forwards_at_once(guidance: Guidance, adversarial: bool = False) -> int:
 
     adversarial: the fake score is also asked what it says with the captions, which without guidance it else is not.
     """
-    scores = sum(1 if scale in (0, 1) else 2 for scale in (guidance.fake_score, guidance.teacher))
-    return 1 + scores + int(adversarial and guidance.fake_score == 0)
+    return (
+        1
+        + evaluations(guidance.fake_score)
+        + evaluations(guidance.teacher)
+        + int(adversarial and guidance.fake_score == 0)
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -97,7 +97,7 @@ def lora_roles(
     @contextmanager
     def ready() -> Iterator[None]:
         # A preview's VAE may have taken its place; or there is to be less of it on the device than before.
-        comfy.model_management.load_models_gpu(models, memory_required=savings.offloaded)
+        comfy.model_management.load_models_gpu(models, memory_required=savings.kept_free)
         with ExitStack() as stack:
             for patcher in models:
                 stack.enter_context(open_to_gradients(patcher.model))

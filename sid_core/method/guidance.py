@@ -65,6 +65,11 @@ def halves(cond: Cond, uncond: Cond, scale: float) -> list[Cond]:
     return [uncond] if scale == 0 else [uncond, cond]
 
 
+def evaluations(scale: float) -> int:
+    """How many predictions guidance of this scale takes: 1 where it is 0 or 1, else 2."""
+    return len(halves(None, None, scale))
+
+
 def combined(predictions: Sequence[Tensor], scale: float) -> Tensor:
     """f_κ of the predictions for `halves`."""
     if len(predictions) == 1:

@@ -264,6 +264,28 @@ def test_what_cannot_be_distilled_is_refused_by_name(families, kind, name):
         families.require_use(model, families.LORA)
 
 
+@pytest.mark.parametrize("name", ["HunyuanImage 2.1", "HunyuanVideo 1.5"])
+def test_what_is_told_where_a_step_ends_draws_and_is_no_teacher(families, name):
+    """Hunyuan's own files for few steps, MeanFlow networks: ComfyUI tells one by a layer, and by no class."""
+    from sid_pack.nodes.sampling.few_step import SiDGenerate
+
+    tiny = TINY[name]
+    if not tiny.known():
+        pytest.skip(f"this ComfyUI has no {name}")
+    with torch.inference_mode():
+        usual, few = tiny.model(), replace(tiny, config=lambda: tiny.config() | {"meanflow": True}).model()
+        size = {"seed": 1, "width": 64, "height": 64, "batch_size": 1}
+        setting = {"steps": 2, "t_init": 0.0, "noise_mode": "fixed"}
+        if name == "HunyuanImage 2.1":
+            drawn = SiDGenerate.execute(few, tiny.conditioning(0), **size, **setting)[0]["samples"]
+            assert drawn.isfinite().all()
+    for use in (families.LORA, families.FULL, families.ADVERSARIAL):
+        families.require_use(usual, use)
+        with pytest.raises(ValueError, match=f"^Choose the {name} that needs many steps: this one can't be used so"):
+            families.require_use(few, use)
+    families.require_use(few, families.SAMPLE)
+
+
 def test_every_class_of_the_host_that_samples_by_a_known_noise_is_of_the_family_meant(families):
     """None is taken for a relative that it is derived from and is not."""
     import comfy.supported_models
