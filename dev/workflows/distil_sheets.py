@@ -48,7 +48,7 @@ def demo_distil() -> Sheet:
         "run's end.\n\n"
         "For a model of your own, replace the demo model by its loader, give prompts of the kind you will write, set "
         "the latent to its size, and *preset* to its family: large models bear less than these learning rates.",
-        note_height=315,
+        note_height=345,
     )
     model, clip, vae, _, prompt, empty = _demo_teacher(sheet)
     sheet.column("What to learn", width=270)

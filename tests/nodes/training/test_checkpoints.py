@@ -167,6 +167,8 @@ FOLDERS = {"full": "diffusion_models", "lora": "loras"}
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_checkpoint_is_distilled_and_its_student_comes_back(checkpoint, mode, run_graph):
+    if (checkpoint.name, mode) == ("sdxl", "full"):
+        pytest.skip("its state is of 4 GB, and its layers are of the kinds that SD2 has")
     result = run_graph(distilled(checkpoint, mode))
     assert result.success, result.error
     shutil.rmtree(result.value("distilled", 1))  # the run's state is large: seven times the weights in float32

@@ -73,7 +73,7 @@ WIRES = {"model": ["demo", 0], "positive": ["positive", 0], "negative": ["negati
 @pytest.mark.parametrize("strategy", GUIDERS)
 def test_each_strategy_learns_without_divergence(run_graph, strategy):
     """From scratch; the student ends nearer to the teacher's many-step pictures in their spread than it began."""
-    graph = distilled(mode="full", iterations=12, batch_size=8, steps=1, run_name=strategy, student_learning_rate=3e-4)
+    graph = distilled(mode="full", iterations=6, batch_size=8, steps=1, run_name=strategy, student_learning_rate=3e-4)
     guider = GUIDERS[strategy]
     graph["guider"] = {**guider, "inputs": guider["inputs"] | WIRES}
     result = run_graph(graph)
@@ -492,13 +492,13 @@ def test_nothing_outlives_a_distillation(run_graph, monkeypatch, mode, outcome):
 
     monkeypatch.setattr(training.TrainingProgress, "update", stop)
     alive = []
-    for seed in range(4):
+    for seed in range(3):
         result = run_graph(distilled(iterations=2, seed=seed, run_name="leaks", **mode))
         assert result.success == (outcome == "done")
         del result
         alive.append(living_tensors())
     # The first finds what earlier tests have left in caches.
-    assert alive[1:] == [alive[1]] * 3
+    assert alive[1] == alive[2]
 
 
 def living_tensors() -> tuple[int, int]:

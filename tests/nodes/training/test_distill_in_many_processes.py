@@ -14,7 +14,7 @@ from sid_pack.sid_core.files.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals as on POSIX")
 
-ITERATIONS, SAVE_EVERY, KILLED_AFTER = 12, 4, 6
+ITERATIONS, SAVE_EVERY, KILLED_AFTER = 8, 3, 4
 RUN = "in two processes"
 
 

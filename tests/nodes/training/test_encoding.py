@@ -183,10 +183,10 @@ def test_too_small_a_disk_is_said_after_the_first_shard(run_graph, tokenized, mo
     assert tokenized == texts[:SHARD]
 
 
-@pytest.fixture
-def wires(run_graph):
+@pytest.fixture(scope="module")
+def wires(comfyui):
     """The demo's CLIP and MODEL, some prompts, and what digests them."""
-    result = run_graph(graph(numbered("digest", 2), "digest"))
+    result = comfyui.executor()(graph(numbered("digest", 2), "digest"))
     from sid_pack.nodes.host.fingerprints import encoding_digest
 
     clip, model, prompts = result.value("demo", 1), result.value("demo"), result.value("prompts")
