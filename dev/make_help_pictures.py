@@ -2,16 +2,18 @@
 
     python -m dev.make_help_pictures
 
-The larger ones: demo/contact_sheet.png (demo/overview.py draws it), and those of the tutorial and the guide in
-docs/images. ComfyUI shows a help page some 280 pixels wide; the pictures have twice as many, for screens of two pixels
-a point.
+The larger ones: demo/contact_sheet.png (demo/overview.py draws it), those of the tutorial and the guide in docs/images,
+those of the workflows (make_thumbnails.py) and the demo's real pictures. ComfyUI shows a help page some 280 pixels
+wide; the pictures have up to twice as many, for screens of two pixels a point.
 """
 
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from demo.contact_sheet import ENLARGE, GAP, MARGIN, TITLE_WIDTH
+
+from .workflows.titles import TITLES
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "web" / "docs" / "images"
@@ -23,6 +25,15 @@ Box = tuple[int, int, int, int]
 # What is cut out of the tutorial's and the guide's pictures, from the top: left, top, right, bottom.
 PREVIEWS: list[Box] = [(0, 28, 512, 96), (0, 432, 512, 500)]  # in 4 steps after 50 iterations, and after 500
 CURVES: list[Box] = [(0, 0, 460, 218), (0, 226, 460, 436)]  # the fake score's loss, a batch's spread
+REAL: Box = (0, 0, 576, 192)  # three subjects in nine styles
+# Workflows whose pictures are shown whole.
+OF_WORKFLOWS = {
+    "guided": "demo_teacher",
+    "changed": "demo_change_picture",
+    "smaller": "demo_extract_lora",
+    "cleaned": "demo_cleanstyle",
+    "evaluated": "demo_evaluate",
+}
 SPECTRUM: list[Box] = [(362, 226, 712, 350)]  # keys and values of the middle block
 
 
@@ -39,6 +50,15 @@ def main() -> None:
     ):
         picture = Image.open(ROOT / "docs" / "images" / f"{source}.png").convert("RGB")
         write(name, tiled([picture.crop(box) for box in boxes], 1))
+    write("real", Image.open(ROOT / "demo" / "assets" / "reference.png").convert("RGB").crop(REAL))
+    for name, workflow in OF_WORKFLOWS.items():
+        picture = Image.open(ROOT / "workflows" / f"{TITLES[workflow]}.jpg").convert("RGB")
+        write(name, picture.crop(ImageOps.invert(picture).point(beyond_white).getbbox()))
+
+
+def beyond_white(difference: int) -> int:
+    """What a JPEG makes of white paper is not a part of the picture."""
+    return max(0, difference - 16)
 
 
 def cell(sheet: Image.Image, row: int, column: int) -> Image.Image:

@@ -94,6 +94,7 @@ def test_a_page_is_for_a_narrow_panel(node, language):
 def test_pictures_and_links_lead_somewhere(node):
     page = ENGLISH[node]
     repository = re.search('^Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+    assert PICTURE.findall(page), "a page has a picture"
     for alt, picture in PICTURE.findall(page):
         assert alt and (FOLDER / picture).is_file()
     links = [link for link in LINK.findall(page) if not link.startswith("https://arxiv.org/abs/")]
