@@ -2,7 +2,7 @@
 // first run on; both move with the knobs, without another run.
 import { app } from "../../scripts/app.js"
 import { draw, HEIGHT } from "./cleanstyle_drawing.mjs"
-import { chain, upModel, watch, widgetOf } from "./pack.mjs"
+import { chain, isWired, upModel, watch, widgetOf } from "./pack.mjs"
 import { say } from "./words.mjs"
 
 const KNOBS = {
@@ -87,7 +87,9 @@ function recall(node) {
 /** Of the node as they are set now, or, where several nodes clean one MODEL, as this layer was cleaned. */
 function knobsOf(node, { settings, layers }, layer) {
   if (settings?.length > 1 || !node) return settings?.[layers[layer].settings] ?? null
-  return Object.fromEntries(Object.entries(KNOBS).map(([knob, name]) => [knob, widgetOf(node, name)?.value]))
+  const known = settings?.[0] ?? {}
+  const valueOf = (knob, name) => (isWired(node, name) && knob in known ? known[knob] : widgetOf(node, name)?.value)
+  return Object.fromEntries(Object.entries(KNOBS).map(([knob, name]) => [knob, valueOf(knob, name)]))
 }
 
 function chooser(layer, count, choose) {

@@ -103,10 +103,10 @@ function note(id, text) {
 }
 
 /** What an iteration takes of late, as the server has measured it. */
-function count({ node: id, iteration, iteration_s: seconds }) {
+function count({ node: id, prompt_id: queued, iteration, iteration_s: seconds }) {
   const node = nodeOf(id)
   if (!node) return
   const begun = running.get(id)
-  if (!begun || iteration < begun.iteration) running.set(id, { iteration, size: sizeOf(node) })
+  if (begun?.queued !== queued) running.set(id, { queued, iteration, size: sizeOf(node) })
   else if (iteration - begun.iteration >= WARM_UP) store(begun.size, { seconds })
 }

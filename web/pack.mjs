@@ -72,6 +72,9 @@ export function upModel(node, isIt) {
   return { found: null, complete: false }
 }
 
+/** Whether an input comes over a wire, so that its widget says nothing. */
+export const isWired = (node, name) => node.inputs?.some((input) => input.name === name && input.link != null)
+
 const looks = new Map()
 
 /** Call `look` from now on until the node is removed, now and then: what it shows depends on other nodes as well. */

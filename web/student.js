@@ -2,7 +2,7 @@
 // what contradicts it.
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { addLines, source, upModel, watch, widgetOf } from "./pack.mjs"
+import { addLines, isWired, source, upModel, watch, widgetOf } from "./pack.mjs"
 import { say } from "./words.mjs"
 
 const WHO = { SiDLoadStudent: ofFile, SiDDistill: ofDistillation, SiDDemoModel: ofDemo }
@@ -18,7 +18,7 @@ app.registerExtension({
 })
 
 function linesOf(node) {
-  if (widgetOf(node, "own_times")?.value?.trim()) return [{ text: "runs at own_times", kind: "quiet" }]
+  if (widgetOf(node, "own_times")?.value?.trim()) return [{ text: say("runs at own_times"), kind: "quiet" }]
   const { found, complete } = upModel(node, (other) => other.type in WHO)
   const student = found && WHO[found.type](found)
   if (student?.steps) return [{ text: inWords(student), kind: "said" }, ...contradictions(node, student)]
@@ -49,8 +49,6 @@ function* contradicted(node, student) {
 const contradictions = (node, student) =>
   [...contradicted(node, student)].map((text) => ({ text: `⚠ ${text}`, kind: "warning" }))
 
-const isWired = (node, name) => node.inputs?.some((input) => input.name === name && input.link != null)
-
 /** The CFG of each sampler that takes these sigmas, on it or on its guider. */
 function guidances(node) {
   const sigmas = (node.outputs ?? []).flatMap((output, slot) =>
@@ -64,10 +62,13 @@ function guidances(node) {
 }
 
 function ofDistillation(node) {
+  if (isWired(node, "steps") || isWired(node, "t_init"))
+    return { unknown: say("the student's steps are known when it runs") }
   return { steps: widgetOf(node, "steps")?.value, t_init: widgetOf(node, "t_init")?.value || null }
 }
 
 function ofDemo(node) {
+  if (isWired(node, "weights")) return { unknown: say("which student is known when it runs") }
   const steps = /student, (\d+) step/.exec(widgetOf(node, "weights")?.value)
   return steps ? { steps: Number(steps[1]) } : null
 }

@@ -92,6 +92,10 @@ class EvaluationInputs:
                 f"Set labels to {len(models)} different names with commas between, one for each student, or to "
                 f"nothing; it has {len(labels)}."
             )
+        if any("\ud800" <= letter <= "\udfff" for letter in self.labels):
+            raise ValueError("Set labels to whole characters: half of one is in them, which no file can hold.")
+        if self.teacher is not None and "teacher" in labels:
+            raise ValueError("Give the students other labels: teacher is what the connected teacher is called.")
         return list(zip(labels or models, models.values(), strict=True))
 
     def step_counts(self) -> list[int]:

@@ -86,9 +86,11 @@ def _why_none(rows: FeatureRows) -> str | None:
 
 def _distances(measured: Measured, features: FeatureSet, reference: FeatureSet) -> None:
     values, width = measured.values, features.rows.width
+    if (fewest := min(len(features), len(reference))) < 2:
+        values |= dict.fromkeys(DISTANCES, f"takes two pictures or more of each; there is {fewest}")
+        return
     values[KERNEL] = _tried(lambda: kernel_distance(features, reference, PARTS))
     values[FRECHET] = _tried(lambda: frechet_distance(features, reference, PARTS))
-    fewest = min(len(features), len(reference))
     if fewest <= width and isinstance(values[FRECHET], Estimate):
         measured.remarks[FRECHET] = (
             f"{fewest} pictures for {width} features are too few: it is far too high. Compare it only with others of "
@@ -111,6 +113,9 @@ def _clip_score(measured: Measured, gathered: Gathered, features: FeatureSet, wh
     alignment = gathered.alignment
     if why_not or alignment is None:
         measured.values[CLIP_SCORE] = why_not or "no text tower"
+        return
+    if odd := int((~alignment.isfinite().all(1)).sum()):
+        measured.values[CLIP_SCORE] = f"{odd} of {len(alignment)} prompts have embeddings that are not finite"
         return
     spans = features.spans(PARTS)
     measured.values[CLIP_SCORE] = mean_estimate(alignment[:, 0], spans)

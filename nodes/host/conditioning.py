@@ -40,11 +40,16 @@ def conditioning_tensors(
 
 
 def require_plain(conditioning: list) -> None:
-    """Raise ValueError for what training can't honour: several entries, areas, masks, control, hooks, ranges."""
+    """Raise ValueError for what training can't honour: several entries, areas, masks, control, hooks, ranges; and for
+    several prompts in one."""
     if len(conditioning) != 1 or (found := UNUSABLE & conditioning[0][1].keys()):
         what = f"{len(conditioning)} entries" if len(conditioning) != 1 else ", ".join(sorted(found))
         raise ValueError(
             f"Connect a CLIP Text Encode directly: the conditioning has {what}; distillation needs one plain prompt."
+        )
+    if (prompts := len(conditioning[0][0])) != 1:
+        raise ValueError(
+            f"Connect a conditioning for each prompt, such as a list of them: one has {prompts} prompts in it."
         )
 
 

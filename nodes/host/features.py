@@ -39,12 +39,12 @@ def watched(network: nn.Module, see: Callable[[Tensor], None]) -> Iterator[None]
     """Within it, every forward of the network shows its features.
 
     Of a UNet, what comes out of its middle block, (B, C, H, W); of a DiT, its tokens (B, N, D) after the last norm with
-    its modulation, where they are projected. `see` may raise, which ends the forward. The network must be one that
-    `require_features` has let pass.
+    its modulation, where they are projected, along however many axes the network has them. `see` may raise, which ends
+    the forward. The network must be one that `require_features` has let pass.
     """
     module, of_input = _place(network)
     if of_input:
-        hook = module.register_forward_pre_hook(lambda module, inputs: see(inputs[0]))
+        hook = module.register_forward_pre_hook(lambda module, inputs: see(inputs[0].flatten(1, -2)))
     else:
         hook = module.register_forward_hook(lambda module, inputs, output: see(output))
     try:

@@ -25,6 +25,8 @@ def encoding_digest(clip, model: ModelPatcher, latent: Tensor, prompts: PromptFi
     options = (clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, type(clip.tokenizer).__qualname__)
     _add(digest, options)
     _add_model(digest, clip.patcher, clip.cond_stage_model)
+    if hooks := _hooks(clip):
+        _add(digest, hooks)
     base = model.model
     _add(digest, (type(base).__qualname__, type(base.model_config).__qualname__, str(base.get_dtype())))
     _add(digest, tuple(latent.shape[1:]))
@@ -80,7 +82,20 @@ def digest_of(*parts: object) -> str:
 def text_encoder_parts(clip, prompts: PromptFile) -> list:
     """For `digest_of`: all that decides how a CLIP encodes these prompts, but their texts."""
     options = [clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, type(clip.tokenizer).__qualname__]
-    return [options, clip.patcher, _embedding_files() if prompts.mentions("embedding:") else None]
+    return [options, clip.patcher, _embedding_files() if prompts.mentions("embedding:") else None, *_hooks(clip)]
+
+
+def _hooks(clip) -> list:
+    """Of a CLIP with hooks, what they do to its weights, which is not among its patches, and to what it encodes."""
+    groups = [group for group in (clip.patcher.forced_hooks, clip.apply_hooks_to_conds) if group is not None]
+    return [[_hook(hook) for hook in group.hooks] for group in groups]
+
+
+def _hook(hook) -> list:
+    numbers = [getattr(hook, name, None) for name in ("_strength_model", "_strength_clip")]
+    weights = [getattr(hook, name, None) for name in ("weights", "weights_clip")]
+    frames = [[frame.strength, frame.start_percent] for frame in hook.hook_keyframe.keyframes]
+    return [type(hook).__qualname__, numbers, weights, frames]
 
 
 def _add_model(digest, patcher: ModelPatcher, module: nn.Module) -> None:

@@ -34,6 +34,9 @@ def state_here(name: str) -> str | None:
     return "stopping" if _stops[name].is_set() else "training"
 
 
-def times_stopped(name: str) -> int:
-    """How often it was asked to stop. What is queued again after that is to go on, though nothing else has changed."""
-    return _stopped.get(name, 0)
+def times_stopped(name: str | None) -> int:
+    """How often it was asked to stop. What is queued again after that is to go on, though nothing else has changed.
+
+    name: None where it isn't known, as it comes over a wire; then how often any run was.
+    """
+    return sum(_stopped.values()) if name is None else _stopped.get(name, 0)

@@ -13,11 +13,12 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...sid_core.data.conditioning import Cond
-from ...sid_core.evaluation.distances import frechet_distance, kernel_distance
+from ...sid_core.evaluation.feature_rows import FeatureRows
+from ...sid_core.evaluation.streamed import FeatureSet, frechet_distance, kernel_distance
 from ...sid_core.files.plain import is_count, is_number, parse
 from ...sid_core.files.run_folder import BEST_STUDENT, TEACHER_FEATURES
 from ...sid_core.files.student import StudentInfo
-from ...sid_core.files.tensors import NotACheckpointError, read_tensors, write_tensors
+from ...sid_core.files.tensors import NotACheckpointError, checksum, read_tensors, write_tensors
 from ...sid_core.method.sampling import few_step, step_times
 from ...sid_core.training.distill import generator_for
 from ...sid_core.words import log
@@ -33,6 +34,7 @@ AT_ONCE = 16  # pictures that noise is drawn for together, whatever goes through
 STUDENT_NOISE, TEACHER_NOISE, ORDER = -2, -3, -4  # no ranks, so that training never draws the same
 SCORED = "sid.best"  # in the best student's metadata: iteration, score and by what
 LONGEST = 1000
+CHECKSUM = "checksum"  # in the metadata of the teacher's features
 
 
 @dataclass
@@ -97,7 +99,9 @@ class Evaluation:
             features = self._features(training, times, STUDENT_NOISE, "student")
         distance = kernel_distance if self.asked.metric == KERNEL else frechet_distance
         finite = bool(features.isfinite().all())
-        score = distance(features, self._teacher(training)) if finite else math.nan
+        score = math.nan
+        if finite:
+            score = distance(_set_of(features), _set_of(self._teacher(training)), parts=1).value
         score = training.ranks.shared_in_step(score)  # to the last bit, as all do by it what comes next
         self.scores[at] = score if math.isfinite(score) else None
         training.folder.metrics.append({"iteration": at, self.metric: score})
@@ -147,7 +151,8 @@ class Evaluation:
                 "Lower the guider's guidance, connect the VAE and a CLIP_VISION that belong to the model, or take SiD "
                 "Training Evaluation off: the teacher's pictures have features that are not finite."
             )
-        write_tensors(path, {"features": features}, {"of": drawn_for})
+        tensors = {"features": features}
+        write_tensors(path, tensors, {"of": drawn_for, CHECKSUM: str(checksum(tensors))})
         return features
 
     def _known_of_teacher(self, path: Path, drawn_for: str) -> Tensor | None:
@@ -159,8 +164,12 @@ class Evaluation:
         except NotACheckpointError as error:
             log.warning("%s is not used (%s), and is drawn again", path.name, error.why)
             return None
-        features = tensors.get("features", ())
-        return features if metadata.get("of") == drawn_for and len(features) == self.asked.samples else None
+        if metadata.get("of") != drawn_for:
+            return None
+        if metadata.get(CHECKSUM) != str(checksum(tensors)):
+            log.warning("%s is not used (it is damaged), and is drawn again", path.name)
+            return None
+        return tensors["features"]
 
     def _features(self, training: Training, times: Tensor, noise: int, whose: str) -> Tensor:
         """Of the prompts in an order that is the same each time, and from the same noise."""
@@ -201,6 +210,13 @@ class Evaluation:
             mode = "fresh" if student else "ddim"
             done.append(few_step(predict, first, times, training.process, mode=mode, next_noise=following.__next__))
         return torch.cat(done)
+
+
+def _set_of(features: Tensor) -> FeatureSet:
+    """On the disk, so that as many as a user asks for can be compared."""
+    rows = FeatureRows(features.shape[1])
+    rows.append(features)
+    return FeatureSet(rows, check=comfy.model_management.throw_exception_if_processing_interrupted)
 
 
 def _on(cond: Cond, device: torch.device) -> Cond:

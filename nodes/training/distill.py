@@ -24,7 +24,7 @@ from ...sid_core.training.run import Run
 from ...sid_core.training.settings import Settings
 from ...sid_core.training.sharding import whole
 from ..host.families import FULL, LORA, before_training, family_of, require_use
-from ..host.fingerprints import weights_digest, weights_sample
+from ..host.fingerprints import digest_of, text_encoder_parts, weights_digest, weights_sample
 from ..host.folder_names import named_folder
 from ..host.inputs import widgets
 from ..host.latents import latent_shapes, model_latent, unusual_size
@@ -55,17 +55,23 @@ from .trial import require_trainable, try_out
 Shape = tuple[int, ...]  # (C, H, W) of latents
 
 
-def identity_of(inputs: Inputs, model: ModelPatcher, shapes: list[Shape]) -> dict[str, str]:
-    """What must be the same for a run to go on, besides its settings: the model, the data, sizes and LoRAs.
+def identity_of(inputs: Inputs, guider: SiDGuider, shapes: list[Shape]) -> dict[str, str]:
+    """What must be the same for a run to go on, besides its settings: the models, the data, sizes and LoRAs.
 
     All of it in every run, for what a saved run does not know is not compared with.
     """
     latent, *more = ("x".join(map(str, shape)) for shape in shapes)
-    lora = inputs.lora()
+    model, weaker, lora = guider.model_patcher, guider.weaker, inputs.lora()
+    encodes = inputs.images is not None and any(picture.image for picture in inputs.images.pictures)
     return {
         "mode": inputs.mode,
         "base": signature_of(model),
         "weights": weights_digest(model),
+        "weaker_model": weights_digest(weaker) if weaker else None,
+        "weaker_strength": guider.strength if weaker else None,
+        "negative": digest_of([list(entry) for entry in guider.empty_prompt])[:16],
+        "clip": digest_of(text_encoder_parts(inputs.clip, inputs.prompts))[:16],
+        "vae": digest_of(inputs.vae.patcher)[:16] if encodes and inputs.vae is not None else None,
         "prompts": inputs.prompts.digest[:16],
         "latent": latent,
         "more_sizes": ", ".join(more) or None,
@@ -141,7 +147,7 @@ class SiDDistill(Node):
         initial = None if inputs.student is None else Initial.of(inputs.student, model, inputs.lora())
         first = tuple(model_latent(model, inputs.latent).shape[1:])
         shapes = [first, *latent_shapes(model, inputs.more_sizes, first[1:-2])]
-        identity = identity_of(inputs, model, shapes)
+        identity = identity_of(inputs, guider, shapes)
         info = student_info(inputs, settings, settings.t_init or process.default_t_init, identity, model)
         shares = shares_of(inputs.images, model, shapes, inputs.vae)
         lora, on_cpu = inputs.lora(), model.load_device.type == "cpu"

@@ -36,13 +36,16 @@ def place_of(name: str):
     return place
 
 
-def states(folder: str) -> list[tuple]:
+def states(folder: str, column: str) -> list[tuple]:
     """What changes when a file of a folder does. ComfyUI keeps what is made of it in a history that anybody can read:
     it is to be digested."""
     place = place_of(folder)
     # A list's pictures may be anywhere in its folder, and be given other texts as well.
     around = place if place.is_dir() else place.parent
-    return [_state(file) for file in files_under(around, (*SUFFIXES, *LISTS, ".txt"), may_be_read)]
+    files = list(files_under(around, (*SUFFIXES, *LISTS, ".txt"), may_be_read))
+    if not place.is_dir():  # what it names may have any ending, or none, and be hidden
+        files += [entry.file for entry in entries(place, column, may_be_read, True) if not entry.problem]
+    return [_state(file) for file in files]
 
 
 def _state(file: TextFile) -> tuple:
@@ -183,7 +186,7 @@ class SiDImages(Node):
     ):
         if not all(isinstance(name, str) for name in folder):
             return float("nan")  # it comes over a wire, and is not known before: look again each time
-        files = [states(name) for name in folder if name.strip()]
+        files = [states(name, str(column[0]).strip()) for name in folder if name.strip()]
         everything = json.dumps([files, list(map(str, [*folder, *column, *common_caption, *small_pictures]))])
         return hashlib.sha256(everything.encode()).hexdigest()
 

@@ -54,6 +54,11 @@ def shares_of(images: PictureSet | None, model: ModelPatcher, shapes: Sequence[t
     if images is None:
         return []
     pixels = pixels_per_cell(model)
+    if any(frames > 1 for shape in shapes for frames in shape[1:-2]) and any(p.image for p in images.pictures):
+        raise ValueError(
+            "Connect a latent of one frame, or take the images off SiD Distill: pictures can't be learnt as a video, "
+            f"and the latents to learn are {' and '.join(map(str, shapes))}."
+        )
     sizes = [(shape[-1] * pixels, shape[-2] * pixels) for shape in shapes]
     placed = [_placed(picture, shapes, sizes, images.scale_up) for picture in images.pictures]
     if all(place == LEFT_OUT for place in placed):

@@ -66,14 +66,16 @@ def read_image(file: TextFile) -> bytes:
 
 
 def _of_folder(folder: Path, column: str, visit: Visit) -> Iterator[Entry]:
-    listed: dict[str, str] = {}
+    listed: dict[str, list[str]] = {}
     for file in files_under(folder, LISTS, visit):
         if file.path.stem.lower() == METADATA:
             try:
                 found = list(_of_list(file, column, visit, name_columns=False))
             except NotListedError:
                 continue  # it is of something else
-            listed |= {os.path.realpath(entry.file.path): entry.caption for entry in found if not entry.problem}
+            for entry in found:
+                if entry.caption and not entry.problem:
+                    listed.setdefault(os.path.realpath(entry.file.path), []).append(entry.caption)
     images = files_under(folder, SUFFIXES, visit)
     if not images:
         raise FileNotFoundError(
@@ -81,9 +83,11 @@ def _of_folder(folder: Path, column: str, visit: Visit) -> Iterator[Entry]:
         )
     for file in images:
         entry = _with_text_beside(file, visit)
-        if not (entry.caption or entry.problem) and (caption := listed.get(os.path.realpath(file.path))):
-            entry = Entry(file, caption, LISTED)
-        yield entry
+        captions = listed.get(os.path.realpath(file.path))
+        if captions and not (entry.caption or entry.problem):
+            yield from (Entry(file, caption, LISTED) for caption in captions)
+        else:
+            yield entry
 
 
 def _with_text_beside(file: TextFile, visit: Visit) -> Entry:

@@ -65,7 +65,8 @@ def kernel_distance(a: FeatureSet, b: FeatureSet, parts: int = 10) -> Estimate:
         return within_a / (n * (n - 1)) + within_b / (m * (m - 1)) - 2 * between / (n * m)
 
     enough = all(int(size.sum() - size.max()) >= 2 for size in sizes)
-    return jackknife(distance(torch.arange(parts)), [distance(kept) for kept in _each_left_out(parts)] * enough)
+    left_out = [distance(kept) for kept in _each_left_out(parts)] if enough else []
+    return jackknife(distance(torch.arange(parts)), left_out)
 
 
 def _kernel_sums(a: FeatureSet, b: FeatureSet, parts: int) -> Tensor:

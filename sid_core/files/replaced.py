@@ -34,6 +34,17 @@ def preview_name(iteration: int) -> str:
     return f"preview_{iteration:07}.png"
 
 
+def delete_previews(folder: Path, after: int) -> None:
+    """Of later iterations than that, which are to come again; where that is all of them, the teacher's as well."""
+    previews = folder / PREVIEWS
+    if previews.is_symlink() or not previews.is_dir():
+        return
+    for file in previews.iterdir():
+        number = re.fullmatch(r"preview_(\d+)\.png", file.name)
+        if (int(number[1]) > after) if number else (after < 0 and file.name == TEACHER_PREVIEW):
+            file.unlink()
+
+
 def numbered(folder: Path) -> dict[int, Path]:
     """The checkpoints by their iteration, the lowest first."""
     found = {int(match[1]): file for file in folder.iterdir() if (match := NUMBERED.fullmatch(file.name))}

@@ -18,6 +18,7 @@ from .replaced import (
     PREVIEWS,
     TEACHER_FEATURES,
     delete_outgrown,
+    delete_previews,
     numbered,
     put_aside,
     remove_lone_parts,
@@ -127,6 +128,7 @@ class RunFolder:
             for other in broken:
                 other.replace(other.with_name(f"{other.name}.broken"))
             self.metrics.rewind(checkpoint.iteration)
+            delete_previews(self.path, after=checkpoint.iteration)
             return Resumed(file, changes, tuple(broken.values()))
         if broken:
             raise NotACheckpointError(
@@ -134,6 +136,7 @@ class RunFolder:
                 f"name: none of the {len(broken)} checkpoints in {self.path} can be used. {' '.join(broken.values())}"
             )
         self.metrics.rewind(-1)  # the look at the start comes again
+        delete_previews(self.path, after=-1)
         return None
 
     def _forget_started_over(self) -> None:

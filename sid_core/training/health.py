@@ -136,8 +136,9 @@ class Health:
             "fake_score_behind": (ratio, ratio > too_high),
             "no_signal": (ratio, ratio < RATIO_LOW and self._recent[-1].iteration >= PATIENCE),
         }
-        judging = [r.discriminator_loss for r in self._recent]
-        if None not in judging:
+        # Sizes that have no pictures have none in their iterations.
+        judging = [r.discriminator_loss for r in self._recent if r.discriminator_loss is not None]
+        if len(judging) >= FIRST:
             judged["discriminator_won"] = (_mean(judging), _mean(judging) < WON_DISCRIMINATOR_LOSS)
         return {kind: value for kind, (value, is_bad) in judged.items() if is_bad}
 

@@ -222,3 +222,35 @@ def test_the_panel_is_no_part_of_the_workflow_or_of_what_is_queued(distilling, f
     graph = distilling.api_graph()
     (inputs,) = (node["inputs"] for node in graph.values() if node["class_type"] == "SiDDistill")
     assert "run" not in inputs and inputs["run_name"] == finished
+
+
+ASKED = """async () => {
+  const extensions = await (await fetch("/extensions")).json()
+  const panel = extensions.find((url) => url.endsWith("/panel.js"))
+  const { Run } = await import(panel.replace("panel.js", "panel/run.mjs"))
+  let asking = 0, most = 0, answered = 0
+  const news = { whole: false, curves: {}, warnings: [{ iteration: 1 }], previews: [], running: true, width: 1 }
+  const fetchApi = async () => {
+    most = Math.max(most, ++asking)
+    await new Promise((done) => setTimeout(done, 1500))
+    asking--
+    answered++
+    return { ok: true, json: async () => ({ ...news, trained: answered, cursor: `7.${answered}.0` }) }
+  }
+  const run = new Run({ fetchApi, apiURL: (address) => address }, "slow", () => {}, () => true)
+  run.refresh()
+  for (let i = 1; i <= 8; i++) {
+    run.hear({ iteration: 100 * i })
+    await new Promise((done) => setTimeout(done, 500))
+  }
+  run.close()
+  return { most, warnings: run.warnings.length, answered, picture: run.picture("teacher") }
+}"""
+
+
+def test_a_slow_server_is_asked_one_question_at_a_time(editor):
+    """Two answers to one cursor would tell of the same warning twice; and a run that is started over has other
+    pictures under the same names."""
+    found = editor.page.evaluate(ASKED)
+    assert found["most"] == 1 and found["warnings"] == found["answered"] >= 2
+    assert "preview=teacher" in found["picture"] and "cursor=7" in found["picture"]

@@ -26,6 +26,8 @@ export class Run {
     this.live = null // the latest event, while it trains in this ComfyUI
     this.pause = FIRST_MS
     this.asked = 0
+    this.asking = false // one question at a time: two answers would tell of the same news
+    this.again = false
     this.timer = null
     this.closed = false
   }
@@ -52,20 +54,27 @@ export class Run {
 
   async refresh() {
     if (this.closed) return
+    if (this.asking) {
+      this.again = true
+      return
+    }
     const isFirst = !this.asked // before the panel is in the page
     this.asked = Date.now()
     let more = false
     if (isFirst || this.watched()) {
+      this.asking = true
       try {
         more = await this.#take()
       } catch {
         this.pause = QUIET_MS // the server is away, or starts anew
       }
+      this.asking = false
       if (this.closed) return
       this.changed()
     }
     if (more) return this.refresh()
-    this.ask(this.pause)
+    this.ask(this.again ? LEAST_MS : this.pause)
+    this.again = false
   }
 
   /** → whether there is more at once. */
@@ -102,9 +111,10 @@ export class Run {
     return answer.ok ? answer.json() : null
   }
 
-  /** The address of a picture: an iteration's, or "teacher". */
+  /** The address of a picture: an iteration's, or "teacher". It is another once the run has been started over. */
   picture(which) {
-    return this.api.apiURL(this.#address({ preview: which }))
+    const cursor = this.state?.cursor.split(".")[0] ?? ""
+    return this.api.apiURL(this.#address({ preview: which, cursor }))
   }
 
   /** Have it end after the iteration it is in. */

@@ -57,6 +57,7 @@ export default {
   "time and memory: known after the first iterations": "時間とメモリ：最初の数反復の後に分かります",
   "about {time} for {iterations} iterations, as last time at this size": "{iterations}反復に約{time}（前回の同じ規模から）",
   // students
+  "runs at own_times": "own_timesの時刻で動きます",
   "no student is seen here yet": "ここからは生徒モデルがまだ分かりません",
   "Set steps, or connect a student: this model is none.": "stepsを設定するか、生徒モデルを接続してください：このモデルは生徒モデルではありません。",
   "this model is no student": "このモデルは生徒モデルではありません",

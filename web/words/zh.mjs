@@ -57,6 +57,7 @@ export default {
   "time and memory: known after the first iterations": "时间和内存：最初几次迭代后可知",
   "about {time} for {iterations} iterations, as last time at this size": "{iterations} 次迭代约需 {time}（按上次相同规模）",
   // students
+  "runs at own_times": "按 own_times 运行",
   "no student is seen here yet": "这里还看不到学生模型",
   "Set steps, or connect a student: this model is none.": "请设置 steps，或连接学生模型：这个模型不是学生模型。",
   "this model is no student": "这个模型不是学生模型",

@@ -178,12 +178,49 @@ def test_features_that_are_not_finite_are_told_and_nothing_is_made_of_them(run_g
     assert row["kernel distance"]["value"] is None
 
 
+def test_too_few_pictures_and_texts_that_are_not_finite_are_told_in_words(run_graph, features, monkeypatch):
+    from sid_pack.nodes.evaluation import measuring
+
+    two = metrics(run_graph(evaluated(samples=2)))["student 1, 4 steps"]
+    assert two["kernel distance"]["value"] is not None and two["kernel distance"]["margin"] is None
+    assert two["recall"]["why"] == "takes more than 3 pictures"
+    real = {"images": ["pictures", 0], "teacher": None, "samples": 2}
+    graph = evaluated(**real) | {"pictures": node("EmptyImage", width=64, height=64, batch_size=1, color=255)}
+    one = metrics(run_graph(graph))["student 1, 4 steps"]
+    assert one["kernel distance"]["why"] == one["recall"]["why"] == "takes two pictures or more of each; there is 1"
+    alignment = torch.tensor([[0.3, 0.2], [torch.nan, 0.1]])
+    measured = measuring.Measured("of two", 2, {})
+    gathered = type("Gathered", (), {"alignment": alignment})
+    measuring._clip_score(measured, gathered, None, None)
+    assert measured.values == {measuring.CLIP_SCORE: "1 of 2 prompts have embeddings that are not finite"}
+
+
+def test_a_teacher_is_another_by_all_that_its_negative_prompt_says(comfyui, run_graph):
+    """Its features are kept by that. Of what can't be digested nothing is kept."""
+    from sid_pack.nodes.evaluation.contenders import teacher
+
+    result = run_graph(evaluated(samples=2, student_1=["four", 0]))
+    assert result.success, result.error
+    guider = result.value("guider")
+    ((context, extra),) = guider.empty_prompt
+
+    def of(**more):
+        guider.empty_prompt = [[context, extra | more]]
+        return teacher(guider, 4, "euler", "sgm_uniform")
+
+    told = [of(), of(start_percent=0.0, end_percent=0.3), of(start_percent=0.0, end_percent=0.5), of(guidance=3.5)]
+    assert len({each.identity for each in told}) == len(told)
+    assert of(control=object()).identity is None and of(control=object()).unknown == ["control"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"steps": "4, two"}, "Set steps to whole numbers"),
         ({"student_1": ["demo", 0]}, "Set steps to 1 or more"),
         ({"labels": "a, b"}, "Set labels to 1 different names"),
+        ({"labels": "a\ud83d"}, "Set labels to whole characters"),
+        ({"labels": "teacher"}, "Give the students other labels"),
         ({"name": "../x"}, "Set name to letters"),
         ({"student_1": None, "teacher": None}, "Connect a student"),
         ({"teacher": ["basic", 0]}, "Connect SiD LSG Guider"),

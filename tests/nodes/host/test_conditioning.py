@@ -45,6 +45,17 @@ def test_joint_attention_takes_prompts_of_any_length_as_they_are(encoded, empty,
     assert cond["c_crossattn"].shape == (1, tokens, 16) and cond["c_crossattn tokens"].tolist() == [tokens]
 
 
+def test_several_prompts_in_one_conditioning_are_refused(comfyui):
+    """A row of it each would be taken for the next picture's caption."""
+    from sid_pack.nodes.host.conditioning import conditioning_tensors
+
+    with torch.inference_mode():
+        ((context, extra),) = prompt(77)
+        two = [[context.repeat(2, 1, 1), extra]]
+        with pytest.raises(ValueError, match="^Connect a conditioning for each prompt.* one has 2 prompts in it"):
+            conditioning_tensors(tiny_models.sd15(), two, torch.zeros(1, 4, 8, 8))
+
+
 def test_another_text_encoders_prompt_is_refused(comfyui):
     from sid_pack.nodes.host.conditioning import conditioning_tensors
 

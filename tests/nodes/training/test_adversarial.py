@@ -322,6 +322,7 @@ def test_features_are_what_the_rest_of_the_network_works_on(model):
         (features,) = seen
         assert torch.equal(pooled(features), logits)
         assert logits.shape[0] == 2 and float(logits.std()) > 1e-6
+        assert logits.ndim == (3 if hasattr(network, "middle_block") else 2)  # a map, or a number for each width
         features_used(network, features, predict(x_t, t, cond), x_t)
     hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules()]
     assert not any(hooks)

@@ -196,7 +196,7 @@ def test_the_folder_tells_all_about_the_run(run_graph, runs):
         "processes": 1,
     }
     known = {"mode", "base", "weights", "prompts", "latent", "more_sizes", "images", "student"}
-    assert described["identity"].keys() == known
+    assert described["identity"].keys() == known | {"weaker_model", "weaker_strength", "negative", "clip", "vae"}
     assert described["versions"]["torch"] == torch.__version__ and described["versions"]["comfyui-sid"]
     rows = metrics(folder)
     assert [(row["iteration"], row["images"]) for row in rows] == [(i, 2 * i) for i in range(1, 6)]
@@ -506,6 +506,26 @@ def living_tensors() -> tuple[int, int]:
     gc.collect()
     tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, torch.nn.Parameter)]
     return len(tensors), sum(tensor.numel() for tensor in tensors)
+
+
+@pytest.mark.parametrize("changed", ["weaker_strength", "negative", "clip"])
+def test_what_the_teacher_is_besides_its_weights_is_the_runs(run_graph, changed):
+    """What would go on otherwise is another teacher's student: refused, and named."""
+    graph = distilled(run_name=f"of {changed}", existing_run="continue it")
+    graph["weaker"] = node("SiDDemoModel", weights="student, 1 step")
+    graph["guider"]["inputs"] |= {"weaker_model": ["weaker", 0], "weaker_strength": 0.5}
+    graph["skipping"] = node("CLIPSetLastLayer", clip=["demo", 1], stop_at_clip_layer=-2)
+    assert run_graph(graph).success
+    graph["distilled"]["inputs"]["iterations"] = 3
+    inputs = {"weaker_strength": graph["guider"], "negative": graph["negative"], "clip": graph["distilled"]}
+    others = {"weaker_strength": 0.75, "negative": "blurred", "clip": ["skipping", 0]}
+    name = "text" if changed == "negative" else changed
+    kept = inputs[changed]["inputs"][name]
+    inputs[changed]["inputs"][name] = others[changed]
+    result = run_graph(graph)
+    assert not result.success and f"{changed}: " in result.error
+    inputs[changed]["inputs"][name] = kept
+    assert run_graph(graph).success
 
 
 def test_a_second_run_in_the_folder_is_refused(run_graph, runs):

@@ -236,6 +236,28 @@ def test_a_patched_text_encoder_is_another_whether_its_patches_are_loaded_or_not
     comfy.model_management.load_models_gpu([clip.patcher], force_full_load=True)
 
 
+def test_hooks_of_a_text_encoder_are_a_part_of_it(wires):
+    """As ComfyUI's Set CLIP Hooks puts them on: a LoRA that is in none of its patches."""
+    from comfy.hooks import HookGroup, HookKeyframe, WeightHook
+
+    clip, digest = wires
+
+    def hooked(strength: float, seed: int = 0, frame: float = 1.0, applied: bool = False):
+        hook = WeightHook(1.0, strength)
+        hook.weights = {"a": torch.randn(2, 2, generator=torch.manual_seed(seed))}
+        hook.hook_keyframe.add(HookKeyframe(frame))
+        group, clone = HookGroup(), clip.clone()
+        group.add(hook)
+        if applied:
+            clone.apply_hooks_to_conds = group
+        clone.patcher.forced_hooks = group
+        return clone
+
+    told = [digest(), *(digest(hooked(*of)) for of in [(0.5,), (1.0,), (0.5, 1), (0.5, 0, 0.3), (0.5, 0, 1.0, True)])]
+    assert len(set(told)) == len(told)
+    assert digest(hooked(0.5)) == told[1]
+
+
 def test_one_changed_weight_is_another_encoder(wires):
     clip, digest = wires
     weights = dict(clip.cond_stage_model.named_parameters())[weight_of(clip)].data

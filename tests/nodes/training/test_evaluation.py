@@ -88,6 +88,18 @@ def test_a_run_stopped_between_a_score_and_its_student_goes_on_as_if_it_had_not(
     assert same(*(load_file(runs / name / "best.safetensors") for name in ("stopped", "not_stopped")))
 
 
+def test_a_damaged_file_of_the_teachers_features_is_drawn_again(run_graph, runs):
+    """One wrong bit is in no length, and would make every later score another."""
+    assert run_graph(evaluated("with damage")).success
+    file = runs / "with damage" / "teacher_features.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 64]))
+    assert run_graph(evaluated("with damage", iterations=6)).success
+    assert file.read_bytes() == whole
+    assert run_graph(evaluated("without damage", iterations=6)).success
+    assert scores(runs / "with damage") == scores(runs / "without damage")
+
+
 def test_without_a_vae_it_is_refused_at_once(run_graph):
     graph = evaluated("blind")
     del graph["distilled"]["inputs"]["vae"]

@@ -274,3 +274,38 @@ def test_other_machines_get_nothing_from_outside_of_the_input_folder(run_graph, 
     assert not result.success and str(tmp_path) not in result.error
     (inside / "link").unlink()
     assert len(pairs_of(run_graph(looked_at(images=images("inside"))))) == 1
+
+
+def test_what_a_list_names_is_looked_at_again_whatever_it_is_called(run_graph, tmp_path):
+    """As `.jfif`, which browsers save as, or without an ending: a change of it is a change of the node."""
+    from sid_pack.nodes.training.images import SiDImages
+
+    picture(1).save(tmp_path / "a.jfif", "JPEG")
+    (tmp_path / "list.jsonl").write_text('{"file_name": "a.jfif", "caption": "one"}\n')
+    asked = {"folder": [str(tmp_path / "list.jsonl")], "column": ["caption"]}
+    before = SiDImages.fingerprint_inputs(**asked)
+    assert SiDImages.fingerprint_inputs(**asked) == before
+    picture(2, 96).save(tmp_path / "a.jfif", "JPEG")
+    assert SiDImages.fingerprint_inputs(**asked) != before
+
+
+def test_a_picture_has_all_captions_that_a_folders_list_has_of_it(run_graph, tmp_path):
+    picture(1).save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "a.png", "caption": "red"}\n{"file_name": "a.png", "caption": "round"}\n'
+    )
+    for place in (tmp_path, tmp_path / "metadata.jsonl"):
+        found = pairs_of(run_graph(looked_at(images=images(place))))
+        assert sorted(caption for _, caption in found) == ["red", "round"]
+
+
+def test_pictures_are_not_learnt_as_a_video(comfyui):
+    from tiny_families import FAMILIES
+
+    from sid_pack.nodes.training.real_pictures import shares_of
+
+    with torch.inference_mode():
+        model = FAMILIES["Wan 2.1"].model()
+    pictures = type("Pictures", (), {"pictures": [type("Picture", (), {"image": True})]})
+    with pytest.raises(ValueError, match="^Connect a latent of one frame"):
+        shares_of(pictures, model, [(16, 2, 8, 8)], None)

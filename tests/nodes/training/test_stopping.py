@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from graphs import distilled
+from graphs import distilled, node
 from safetensors.torch import load_file
 
 
@@ -56,6 +56,15 @@ def test_a_stopped_run_gives_its_student_and_goes_on_when_queued_again(run_graph
     # Finished, it is as any other node: what it made is still there.
     third = run_graph(graph(run_name="asked to stop"))
     assert third.success and not [event for event, _ in third.events if event == "sid.training"]
+
+
+def test_it_goes_on_also_where_its_name_comes_over_a_wire(run_graph, runs, stopping):
+    """The name is then not known when ComfyUI asks what has changed."""
+    stopping("stopped by wire", 2)
+    for _ in range(2):
+        name = node("PrimitiveString", value="stopped by wire")
+        assert run_graph(graph(run_name=["name", 0]) | {"name": name}).success
+    assert (runs / "stopped by wire" / "state_0000004.safetensors").exists()
 
 
 def test_what_is_not_trained_here_can_not_be_stopped(comfyui):

@@ -81,6 +81,16 @@ def test_fewer_samples_than_features_are_as_the_whole_sets_have_it():
     assert streamed.frechet_distance(a_set, b_set).value == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(("count", "other", "in_group"), [(2, 2, 1), (2, 2, 2), (2, 5, 1), (3, 2, 1), (3, 3, 2)])
+def test_the_smallest_sets_have_a_distance_too(count, other, in_group):
+    """And no interval where nothing can be left out."""
+    (a, a_set), (b, b_set) = drawn(count, 5, in_group), drawn(other, 6, in_group)
+    for name in ("kernel_distance", "frechet_distance"):
+        estimate = getattr(streamed, name)(a_set, b_set)
+        assert estimate.value == pytest.approx(getattr(distances, name)(a, b), rel=1e-6), name
+        assert estimate.margin is None or min(count, other) > 2
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_precision_and_recall_are_those_of_the_whole_sets(k):
     (a, a_set), (b, b_set) = drawn(29, 7), drawn(40, 8, shift=0.7)

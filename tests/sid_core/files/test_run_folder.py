@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -334,6 +335,21 @@ def cancelled(six):
 
 def other() -> ToyDistillation:
     return toy(replace(SETTINGS, seed=5))
+
+
+@pytest.mark.parametrize("saved", [None, 500])
+def test_pictures_of_iterations_that_were_lost_go_with_them(tmp_path, saved):
+    """A run that was killed: what is drawn again, or by another run of that name, is not shown as of now."""
+    previews = tmp_path / "run" / "previews"
+    previews.mkdir(parents=True)
+    for name in ("preview_0000000.png", "preview_0000500.png", "preview_0000600.png", "teacher.png", "mine.png"):
+        (previews / name).touch()
+    with RunFolder(tmp_path / "run") as folder:
+        if saved is not None:
+            (tmp_path / "run" / f"state_{saved:07}.safetensors").touch()
+        folder.resume(lambda checkpoint: {}, lambda file: SimpleNamespace(iteration=saved))
+    left = {"mine.png"} if saved is None else {"preview_0000000.png", "preview_0000500.png", "teacher.png", "mine.png"}
+    assert {file.name for file in previews.iterdir()} == left
 
 
 def states(folder: Path) -> list[str]:
