@@ -154,7 +154,7 @@ def test_who_needs_what_is_not_here_is_left_out_by_name(race, tmp_path, capsys, 
     import contestants
 
     left = {one.name for one in race.usable([], tmp_path / "no pictures")}
-    assert left == {"sid_lsg", "sid_lsg_long", "sid_zero", "sid_anti", "dmd2"}
+    assert left == {"sid_lsg", "sid_lsg_long", "sid_lsg_follows", "sid_teacher", "sid_zero", "sid_anti", "dmd2"}
     assert "gather_pictures" in capsys.readouterr().err
     strange = contestants.replace(contestants.BY_NAME["dmd2"], settings=contestants.of(flux_capacity=1))
     monkeypatch.setitem(race.BY_NAME, "dmd2", strange)
