@@ -22,8 +22,7 @@ def main() -> int:
     except KeyboardInterrupt:
         command.say("interrupted; what is done is kept", sys.stderr)
         return command.INTERRUPTED
-    # One more than there are cores, for they wait: for a server that starts, a browser that draws.
-    workers = min((os.cpu_count() or 1) + 1, MOST_WORKERS)
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
     # More threads than cores wait for each other.
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     variables = threads | dict(os.environ, COMFYUI_PATH=str(made.comfyui), **browser_variables())

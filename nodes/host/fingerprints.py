@@ -87,8 +87,9 @@ def text_encoder_parts(clip, prompts: PromptFile) -> list:
 
 def _hooks(clip) -> list:
     """Of a CLIP with hooks, what they do to its weights, which is not among its patches, and to what it encodes."""
-    groups = [group for group in (clip.patcher.forced_hooks, clip.apply_hooks_to_conds) if group is not None]
-    return [[_hook(hook) for hook in group.hooks] for group in groups]
+    # Other packs have CLIPs of their own, which may lack either.
+    groups = getattr(clip.patcher, "forced_hooks", None), getattr(clip, "apply_hooks_to_conds", None)
+    return [[_hook(hook) for hook in group.hooks] for group in groups if group is not None]
 
 
 def _hook(hook) -> list:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from .budget import Budget
-from .errors import ForeignFileError, UnusableError
+from .errors import ForeignFileError, UnusableError, damaged
 from .state import find_network
 from .torch_files import read_content
 from .what import PICKLES, advice, kind_of
@@ -62,6 +62,8 @@ def read_pickle(path: Path) -> ForeignState:
         found = find_network(content, len(mapped), budget)
     except UnusableError as error:
         raise error.about(path.name) from error
+    except RecursionError:  # a call for a call for a call …, which no program writes
+        raise damaged("what it holds is nested too deeply").about(path.name) from None
     tensors = MappingProxyType(found.tensors)
     return ForeignState(tensors, found.root, found.class_name, found.config, found.others, lambda: _release(mapped))
 

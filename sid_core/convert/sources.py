@@ -18,6 +18,7 @@ from .what import SAFETENSORS, SAFETENSORS_CUT, advice, kind_of
 LONGEST = 20_000_000  # characters of a JSON; the index of a large model has some 200,000
 COMPONENTS = ("transformer", "unet")  # folders of a pipeline
 INDEX = ".index."
+OF_A_FOLDER = ("diffusion_pytorch_model", "model.")  # what networks are called in a folder of their own
 LORAS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -92,13 +93,13 @@ def _single(path: Path) -> Source:
         raise ForeignFileError(advice(path, kind))
     if kind == SAFETENSORS:
         file = TensorFile(path)
-        config = _config(path.parent) or _adapter_config(file.metadata)
+        config = _adapter_config(file.metadata) or _config_beside(path)
         return Source(path, "safetensors", Store(dict.fromkeys(file, file)), config, file.metadata)
     state = read_pickle(path)
     what = f"a {kind} of {state.class_name.rpartition('.')[2]}" if state.class_name else f"a {kind}"
     under = f", its {state.root}" * bool(state.root)
     tensors = Store(dict.fromkeys(state.tensors, state.tensors), state.release)
-    return Source(path, what + under, tensors, state.config or _config(path.parent), {}, state.others)
+    return Source(path, what + under, tensors, state.config or _config_beside(path), {}, state.others)
 
 
 def _folder(folder: Path) -> Source:
@@ -143,7 +144,11 @@ def _shards_of(path: Path) -> Source | None:
     if INDEX in path.name and path.suffix == ".json":
         return _sharded(path)
     for index in path.parent.glob(f"*{INDEX}*json"):
-        if path.name in set(_weight_map(index).values()):
+        try:
+            named = set(_weight_map(index).values())
+        except ForeignFileError:
+            continue  # of another model, in a folder that many share
+        if path.name in named:
             return _sharded(index)
     return None
 
@@ -181,6 +186,11 @@ def _adapter_config(metadata: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         return {}
     return {str(name).partition(".")[2]: value for name, value in said.items()} if isinstance(said, dict) else {}
+
+
+def _config_beside(path: Path) -> Mapping[str, Any]:
+    """Of the file's own folder, as its name tells; in a folder that many share, the settings there are of another."""
+    return _config(path.parent) if path.name in LORAS or path.name.startswith(OF_A_FOLDER) else {}
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from .weights import Weight, held, joined
 
 NETWORK = "model.diffusion_model."  # before a whole student's names, as checkpoints have it
 DIFFUSERS, PEFT, KOHYA = "diffusers", "peft", "kohya"
+SCALES = {"scale_weight", "weight_scale", "weight_scale_2", "comfy_quant", "scaled_fp8"}  # beside quantized weights
 NAMED = 3  # names that an error has
 # Weights by which a network draws nothing, and which diffusers' has not: of Lumina 2 and Z-Image, and of PixArt.
 IDLE = {"norm_final.weight", "y_embedder.y_embedding"}
@@ -103,6 +104,7 @@ def _network(source: Source, architecture: Architecture) -> tuple[dict[str, Weig
         places = turned_round(architecture.diffusers, theirs)
     used = {bare for pieces in places.values() for bare, _, _ in pieces}
     others += [name for bare, name in names.items() if bare not in used]
+    _require_unscaled(others, source)
     found = {weight: [(names[bare], a, b) for bare, a, b in pieces] for weight, pieces in places.items()}
     _require_all(found, architecture, source)
     weights = {
@@ -129,6 +131,16 @@ def _lora(source: Source, architecture: Architecture) -> tuple[dict[str, Weight]
             f"{len(unknown)} of its {len(layers)}, such as {shown}."
         )
     return weights, others
+
+
+def _require_unscaled(others: list[str], source: Source) -> None:
+    """Raise ForeignFileError where weights are to be multiplied by what is beside them, as in "scaled fp8" files."""
+    scales = [name for name in others if name.rpartition(".")[2] in SCALES]
+    if scales:
+        raise ForeignFileError(
+            f"Take the file that is not quantized instead of {source.place.name}: {len(scales)} of its weights have "
+            f"scales of their own, such as {scales[0]:.100}, without which they are other numbers."
+        )
 
 
 def _require_known(source: Source, names: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STUDENT, FORMS = "student", ("student", "diffusers", "peft", "kohya")
 PRECISIONS = ("float16", "bfloat16", "float32")
+CONFIG = "config.json"
 NAMES = {"diffusers": "diffusion_pytorch_model", "peft": "pytorch_lora_weights"}  # as diffusers looks for them
 
 
@@ -61,6 +62,8 @@ def convert(options: argparse.Namespace, console: Console) -> int:
         for line in told:
             console.line(line)
         target = _target(options)
+        if options.to == "diffusers":
+            _require_own_config(target.parent, base)
         _write(target, weights, metadata, options, console)
         if options.to == "diffusers":
             _describe(target.parent, base, console)
@@ -142,12 +145,25 @@ def _teller(console: Console) -> Callable[[str, int, int], None]:
     return tell
 
 
-def _describe(folder: Path, base: "Source", console: Console) -> None:
-    """config.json beside the weights, where one is known."""
+def _require_own_config(folder: Path, base: "Source") -> None:
+    """Raise ValueError where the folder's config.json is of another network."""
+    place = folder / CONFIG
+    if base.config and place.exists() and place.read_text(encoding="utf-8", errors="replace") != _described(base):
+        raise ValueError(
+            f"Give a folder of its own as --output: {CONFIG} in {folder} says something else, and would be replaced."
+        )
+
+
+def _described(base: "Source") -> str:
     import json
 
-    if folder_config := dict(base.config):
-        (folder / "config.json").write_text(json.dumps(folder_config, indent=2), encoding="utf-8")
+    return json.dumps(dict(base.config), indent=2)
+
+
+def _describe(folder: Path, base: "Source", console: Console) -> None:
+    """config.json beside the weights, where one is known."""
+    if base.config:
+        (folder / CONFIG).write_text(_described(base), encoding="utf-8")
     else:
         console.line(
             "Put config.json of the base's diffusers folder beside it, or give that folder as --base: diffusers makes "

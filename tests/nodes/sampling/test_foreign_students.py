@@ -83,6 +83,16 @@ def test_a_training_snapshot_predicts_as_diffusers_does_and_what_is_not_the_netw
     assert facts.startswith("steps 2 by its name; ")
 
 
+@pytest.mark.parametrize("name", ["conv_in.scale_weight", "scaled_fp8"])
+def test_quantized_weights_are_not_taken_without_their_scales(pair, tmp_path, name):
+    from sid_pack.sid_core.convert.errors import ForeignFileError
+
+    weights = {key: weight.contiguous() for key, weight in pair.network.state_dict().items()}
+    save_file(weights | {name: torch.ones(1)}, tmp_path / "some_4step.safetensors")
+    with pytest.raises(ForeignFileError, match="^Take the file that is not quantized .* 1 of its weights .*" + name):
+        load(pair, tmp_path / "some_4step.safetensors")
+
+
 def test_out_to_diffusers_and_in_again_is_the_same_to_the_bit(pair, tmp_path):
     from diffusers.models.model_loading_utils import load_state_dict
 

@@ -244,6 +244,16 @@ def test_a_tensor_that_is_more_than_its_numbers_is_refused_by_name(path, value, 
         read_pickle(path)
 
 
+def test_calls_within_calls_without_end_are_damage(path):
+    """A few thousand bytes of them are more than a stack holds; no program writes one within another."""
+    deep = 1000
+    rebuild, kind = b"ctorch._tensor\n_rebuild_from_type_v2\nq\x00", b"ctorch\nTensor\nq\x01"
+    opened = b"\x80\x02" + rebuild + kind + b"00h\x00" + b"(h\x00h\x01" * deep
+    path.write_bytes(opened + b")N" + b"tN" * (deep - 1) + b"tR.")
+    with pytest.raises(ForeignFileError, match="^Copy or download network.pkl again: .*nested too deeply"):
+        read_pickle(path)
+
+
 def test_tensors_can_be_changed_and_the_file_is_not(path):
     torch.save({"a": torch.ones(4)}, path)
     before = path.read_bytes()

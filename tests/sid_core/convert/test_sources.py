@@ -52,6 +52,22 @@ def test_shards_are_one_network_whichever_of_them_is_chosen(tmp_path, given):
     assert torch.equal(source.tensors.rows("conv_in.weight", 1, 2), torch.ones(1, 3))
 
 
+def test_in_a_folder_that_many_share_the_settings_of_others_are_not_its_own(tmp_path):
+    """As in ComfyUI's folders of models, where somebody has put a broken index, and a LoRA's settings."""
+    save_file(WEIGHTS, tmp_path / "some_4step.safetensors")
+    (tmp_path / "other.safetensors.index.json").write_text("<html>")
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 64}')
+    (tmp_path / "config.json").write_text('{"_class_name": "SanaTransformer2DModel"}')
+    source = open_source(tmp_path / "some_4step.safetensors")
+    assert source.tensors.keys() == WEIGHTS.keys() and not source.config
+    torch.save(WEIGHTS, tmp_path / "some_4step.bin")
+    assert not open_source(tmp_path / "some_4step.bin").config
+    # Its own settings, in its own metadata, are before those beside it.
+    said = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 8})}
+    save_file(WEIGHTS, tmp_path / "pytorch_lora_weights.safetensors", said)
+    assert open_source(tmp_path / "pytorch_lora_weights.safetensors").config["lora_alpha"] == 8
+
+
 def test_the_full_precision_is_taken_where_there_are_several(tmp_path):
     files = {
         "diffusion_pytorch_model.fp16.safetensors": ["mid.weight"],

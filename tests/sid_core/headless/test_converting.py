@@ -67,6 +67,13 @@ def test_a_folder_becomes_a_student_and_a_folder_of_diffusers_again(folder, comf
     assert back.keys() == before.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in before.items())
 
+    taken = tmp_path / "of another"
+    taken.mkdir()
+    (taken / "config.json").write_text('{"mine": 1}')
+    assert convert(comfyui_path, ours, "--to", "diffusers", "--base", folder, "--output", taken) == 1
+    assert "Give a folder of its own as --output: config.json" in capsys.readouterr().err
+    assert [(file.name, file.read_text()) for file in taken.iterdir()] == [("config.json", '{"mine": 1}')]
+
 
 def test_a_lora_is_converted_on_the_base_that_is_named(folder, comfyui_path, tmp_path, capsys):
     lora = tmp_path / "a_2step.safetensors"
