@@ -324,3 +324,30 @@ def test_students_of_flux_are_told_the_guidance_that_they_were_trained_at(famili
             ValueError, match="^Take FluxGuidance off what leads to SiD Distill, or set it to 1: it is 3.5"
         ):
             conditioning_tensors(model, other, torch.zeros(1, *tiny.latent))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_discriminator_sees_tokens_along_one_axis(families, name):
+    """Of which it takes the mean; a UNet's middle block is a map."""
+    from sid_pack.nodes.host.conditioning import conditioning_tensors
+    from sid_pack.nodes.host.features import watched
+    from sid_pack.nodes.host.model import predictor, process_of
+    from sid_pack.sid_core.data.conditioning import by_length
+    from sid_pack.sid_core.method.process import Flow
+
+    tiny = TINY[name]
+    if not tiny.known():
+        pytest.skip(f"this ComfyUI has no {tiny.kind}")
+    seen: list[torch.Tensor] = []
+    with torch.inference_mode():
+        model = tiny.model()
+        network, process = model.model.diffusion_model, process_of(model)
+        if families.ADVERSARIAL in families.family_of(model).cannot:
+            pytest.skip("it has no adversarial term")
+        x_t = torch.randn(1, *tiny.latent, generator=torch.manual_seed(0))
+        cond = conditioning_tensors(model, tiny.conditioning(0), x_t)
+        t = torch.full((1,), 0.4 if isinstance(process, Flow) else 400)
+        with watched(network, seen.append):
+            by_length(predictor(model.model, process))(x_t, t, cond)
+    (features,) = seen
+    assert features.ndim == (4 if families.last_tokens(network) is None else 3)
