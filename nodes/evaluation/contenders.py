@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..host.fingerprints import digest_of
+from ..host.fingerprints import digest_of, is_digested
 from ..host.model import process_of, sigmas_for
 from ..sampling.attached import student_info
 from ..sampling.few_step import AUTO, FewStepSampler
@@ -90,7 +90,7 @@ def teacher(guider: object, steps: int, sampler_name: str, scheduler: str) -> Co
     process_of(model)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object(SAMPLING), scheduler, steps)
     empty = guider.empty_prompt
-    unheard = sorted({key for _, more in empty for key, value in more.items() if not _is_digested(value)})
+    unheard = sorted({key for _, more in empty for key, value in more.items() if not is_digested(value)})
     return Contender(
         label=f"teacher, {_in_steps(steps)}",
         steps=steps,
@@ -98,19 +98,10 @@ def teacher(guider: object, steps: int, sampler_name: str, scheduler: str) -> Co
         sampler=comfy.samplers.sampler_object(sampler_name),
         sigmas=sigmas,
         models=(model, guider.weaker) if guider.weaker else (model,),
-        settings=("teacher", guider.guidance.teacher, guider.strength, sampler_name, [list(entry) for entry in empty]),
+        settings=("teacher", guider.guidance.teacher, guider.strength, sampler_name, empty),
         is_teacher=True,
         unknown=_unknown(model) + (_unknown(guider.weaker) if guider.weaker else []) + unheard,
     )
-
-
-def _is_digested(value: object) -> bool:
-    """Whether `digest_of` knows all of it: of a ControlNet or a hook on a prompt, for one, it knows nothing."""
-    if isinstance(value, dict):
-        return all(map(_is_digested, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_digested, value))
-    return value is None or isinstance(value, Tensor | str | int | float)
 
 
 def student(model: ModelPatcher, steps: int, name: str) -> Contender:

@@ -79,6 +79,15 @@ def digest_of(*parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
+def is_digested(value: object) -> bool:
+    """Whether `digest_of` knows all of it: of a ControlNet or a hook on a prompt, for one, it knows nothing."""
+    if isinstance(value, dict):
+        return all(map(is_digested, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_digested, value))
+    return value is None or isinstance(value, Tensor | str | int | float)
+
+
 def text_encoder_parts(clip, prompts: PromptFile) -> list:
     """For `digest_of`: all that decides how a CLIP encodes these prompts, but their texts."""
     options = [clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, type(clip.tokenizer).__qualname__]

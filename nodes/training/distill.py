@@ -69,7 +69,7 @@ def identity_of(inputs: Inputs, guider: SiDGuider, shapes: list[Shape]) -> dict[
         "weights": weights_digest(model),
         "weaker_model": weights_digest(weaker) if weaker else None,
         "weaker_strength": guider.strength if weaker else None,
-        "negative": digest_of([list(entry) for entry in guider.empty_prompt])[:16],
+        "negative": digest_of(guider.empty_prompt)[:16],
         "clip": digest_of(text_encoder_parts(inputs.clip, inputs.prompts))[:16],
         "vae": digest_of(inputs.vae.patcher)[:16] if encodes and inputs.vae is not None else None,
         "prompts": inputs.prompts.digest[:16],
